@@ -1,0 +1,58 @@
+"""Stores, and `open_store`: the only list of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from binsight.errors import BadSettings
+from binsight.records import StoreInfo
+from binsight.store.base import VectorStore, VerifyReport, checked_info
+
+__all__ = ["StoreInfo", "VectorStore", "VerifyReport", "open_store"]
+
+
+def open_store(url: str | Path, *, create: StoreInfo | None = None, read_only: bool = False) -> VectorStore:
+    """The store at a URL: `PATH` or `faiss:PATH` a local folder, `exact:` in memory, `redis://…` shared.
+
+    create: make the store when it is not there; when it is, it must have been filled by that model. read_only: take no
+    lock and refuse writes; any number of readers may stand beside the one writer.
+    Raises NotAStore, StoreLocked, StoreDamaged, ModelMismatch, MissingExtra, BadSettings.
+    """
+    text = str(url)
+    kind, _, rest = text.partition(":")
+    if kind in ("redis", "rediss", "redis+cluster"):
+        raise BadSettings(f"{kind}: stores are not part of this version; use a local folder")
+    if create is not None:
+        checked_info(create)
+    if kind == "exact" and text.startswith("exact:"):
+        return _exact(rest, create, read_only=read_only)
+    return _local(rest if kind == "faiss" and text.startswith("faiss:") else text, create, read_only=read_only)
+
+
+def _exact(rest: str, create: StoreInfo | None, *, read_only: bool) -> VectorStore:
+    from binsight.store.exact import ExactStore
+
+    if rest:
+        raise BadSettings(f"want 'exact:' with nothing after it, got 'exact:{rest}'; it lives in memory only")
+    if create is None:
+        raise BadSettings("an exact: store begins empty: pass create=encoder.info")
+    return ExactStore(create, read_only=read_only)
+
+
+def _local(path: str, create: StoreInfo | None, *, read_only: bool) -> VectorStore:
+    if not path or "\0" in path:
+        raise BadSettings(f"want the path of a folder, got {path!r}")
+    from binsight.store.faiss_store import FaissStore  # late: faiss is an extra
+
+    folder = Path(path).expanduser()
+    if create is not None and not (folder / "CURRENT").exists() and not read_only:
+        return FaissStore.create(folder, create, created=create.created or datetime.now(UTC).isoformat(timespec="seconds"))
+    store = FaissStore.open(folder, read_only=read_only)
+    try:
+        if create is not None:
+            store.expect(create)
+    except BaseException:
+        store.close()
+        raise
+    return store

@@ -1,0 +1,154 @@
+"""The files of a local store: their names, whole writes, and the lock of the one writer."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from binsight.errors import StoreDamaged, StoreLocked, StoreReadOnly
+from binsight.records import Metadata
+
+FORMAT = "binsight-store"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Names of the files of one generation; compaction writes the next one and then moves `CURRENT` to it."""
+
+    folder: Path
+    number: int
+
+    @property
+    def vectors(self) -> Path:
+        return self.folder / f"vectors-{self.number:06d}.f32"
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / f"journal-{self.number:06d}.log"
+
+    @property
+    def items(self) -> Path:
+        return self.folder / f"items-{self.number:06d}.sqlite"
+
+    @property
+    def seal(self) -> Path:
+        return self.folder / f"items-{self.number:06d}.seal"
+
+    @property
+    def index(self) -> Path:
+        return self.folder / f"index-{self.number:06d}.json"
+
+    def siblings(self) -> list[Path]:
+        """Every file of this generation that is there, whatever made it."""
+        return sorted(self.folder.glob(f"*-{self.number:06d}[.-]*"))
+
+
+def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Write every byte at `offset`; OSError when the system refuses."""
+    view = memoryview(data).cast("B")
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names created in, renamed in or removed from a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put a small file in place whole: written beside, synced, renamed. After a kill, the old or the new one is there."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sealed_json(record: Metadata) -> bytes:
+    """A JSON line and the CRC-32 of it, so that a changed byte shows."""
+    line = json.dumps(record, sort_keys=True).encode()
+    return line + b"\n%08x\n" % zlib.crc32(line)
+
+
+def read_sealed_json(path: Path) -> Metadata:
+    """The record that `sealed_json` wrote. Raises StoreDamaged when it is not that any more, OSError when not readable."""
+    with path.open("rb") as file:
+        data = file.read(1 << 20)
+    line, _, crc = data.partition(b"\n")
+    if crc != b"%08x\n" % zlib.crc32(line):
+        raise StoreDamaged(f"{path} does not match its checksum")
+    record = json.loads(line)
+    if not isinstance(record, dict):
+        raise StoreDamaged(f"{path} holds no record")
+    return record
+
+
+def crc_of_file(path: Path) -> int:
+    """CRC-32 of a whole file, read in pieces."""
+    crc = 0
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            crc = zlib.crc32(piece, crc)
+    return crc
+
+
+@final
+class WriterLock:
+    """An flock on `lock` in a store's folder; the kernel frees it when its owner dies."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "lock"
+        try:
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StoreReadOnly(f"{folder} cannot be written ({error.strerror}); open it with read_only=True") from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._descriptor)
+            raise StoreLocked(
+                f"{folder} is being written by process {owner}; wait for it to end, or open the store with read_only=True"
+            ) from error
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError:  # a full disk: the lock holds all the same, only its owner goes unnamed
+            os.ftruncate(self._descriptor, 0)
+
+    @staticmethod
+    def is_held(folder: Path) -> bool:
+        """Whether some process writes to the store now."""
+        try:
+            descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def release(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

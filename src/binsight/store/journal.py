@@ -1,0 +1,111 @@
+"""The journal of a local store: one checksummed frame for each acknowledged upsert or delete.
+
+A frame is `<4sBxxxQQII` (magic, kind, sequence number, first row, items, body bytes), the body, and the CRC-32 of both.
+The body of an upsert holds, for each item, `<HII` (id bytes, metadata bytes, CRC-32 of the vector's bytes), id, metadata;
+that of a delete holds `<H` (id bytes), id. The first frame (kind 0) holds the store's identity as JSON.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+IDENTITY: Final = 0
+UPSERT: Final = 1
+DELETE: Final = 2
+MAGIC: Final = b"bsJ1"
+
+_HEAD = struct.Struct("<4sBxxxQQII")
+_ITEM = struct.Struct("<HII")
+_ID = struct.Struct("<H")
+_SUM = struct.Struct("<I")
+_MAX_BODY = 1 << 31
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame as read: `end` is the offset after it; for an upsert, `sums[i]` is the CRC-32 of vector i."""
+
+    kind: int
+    seq: int
+    first_row: int
+    ids: list[str]
+    metadata: list[str]
+    sums: list[int]
+    end: int
+
+
+def upsert_frame(seq: int, first_row: int, ids: Sequence[str], metadata: Sequence[str], sums: Sequence[int]) -> bytes:
+    parts: list[bytes] = []
+    for one, text, crc in zip(ids, metadata, sums, strict=True):
+        name, record = one.encode(), text.encode()
+        parts += (_ITEM.pack(len(name), len(record), crc), name, record)
+    return _frame(UPSERT, seq, first_row, len(ids), b"".join(parts))
+
+
+def delete_frame(seq: int, first_row: int, ids: Sequence[str]) -> bytes:
+    names = [one.encode() for one in ids]
+    return _frame(DELETE, seq, first_row, len(ids), b"".join(_ID.pack(len(name)) + name for name in names))
+
+
+def identity_frame(text: str) -> bytes:
+    return _frame(IDENTITY, 0, 0, 1, text.encode())
+
+
+def _frame(kind: int, seq: int, first_row: int, count: int, body: bytes) -> bytes:
+    frame = _HEAD.pack(MAGIC, kind, seq, first_row, count, len(body)) + body
+    return frame + _SUM.pack(zlib.crc32(frame))
+
+
+def read_frames(data: memoryview, start: int) -> Iterator[Frame]:
+    """Frames from `start` on, ending before the first one that is incomplete or does not match its checksum."""
+    offset = start
+    while (frame := read_frame(data, offset)) is not None:
+        yield frame
+        offset = frame.end
+
+
+def read_frame(data: memoryview, offset: int) -> Frame | None:
+    """The frame at `offset`, or None where no whole and sound frame stands."""
+    head_end = offset + _HEAD.size
+    if head_end + _SUM.size > len(data):
+        return None
+    magic, kind, seq, first_row, count, size = _HEAD.unpack_from(data, offset)
+    end = head_end + size + _SUM.size
+    if magic != MAGIC or size > _MAX_BODY or end > len(data):
+        return None
+    if zlib.crc32(data[offset : head_end + size]) != _SUM.unpack_from(data, head_end + size)[0]:
+        return None
+    body = bytes(data[head_end : head_end + size])
+    if kind == UPSERT:
+        ids, metadata, sums = _upsert_body(body, count)
+        return Frame(kind, seq, first_row, ids, metadata, sums, end)
+    if kind == DELETE:
+        return Frame(kind, seq, first_row, _delete_body(body, count), [], [], end)
+    return Frame(kind, seq, first_row, [], [body.decode()], [], end)
+
+
+def _upsert_body(body: bytes, count: int) -> tuple[list[str], list[str], list[int]]:
+    ids, metadata, sums, at = [], [], [], 0
+    for _ in range(count):
+        name_size, record_size, crc = _ITEM.unpack_from(body, at)
+        at += _ITEM.size
+        ids.append(body[at : at + name_size].decode())
+        at += name_size
+        metadata.append(body[at : at + record_size].decode())
+        at += record_size
+        sums.append(crc)
+    return ids, metadata, sums
+
+
+def _delete_body(body: bytes, count: int) -> list[str]:
+    ids, at = [], 0
+    for _ in range(count):
+        (name_size,) = _ID.unpack_from(body, at)
+        at += _ID.size
+        ids.append(body[at : at + name_size].decode())
+        at += name_size
+    return ids
