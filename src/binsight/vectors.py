@@ -45,11 +45,13 @@ def check(values: NDArray[Any], *, dim: int) -> Vectors:
     if rows.ndim != 2 or rows.dtype != np.float32 or rows.shape[1] != dim:
         raise BadVectors(f"want float32 (n, {dim}) unit rows, got {rows.dtype} {rows.shape}; call vectors.normalise first")
     rows = np.ascontiguousarray(rows)
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))  # (n,)
-    bad = np.flatnonzero(~(np.abs(lengths - 1.0) <= UNIT_TOLERANCE))  # also true for NaN
-    if bad.size:
+    squares = np.einsum("ij,ij->i", rows, rows)  # (n,)
+    good = np.abs(squares - 1.0) <= 2 * UNIT_TOLERANCE  # (n,); false for NaN too
+    if not good.all():
+        bad = int(np.argmin(good))
+        length = float(squares[bad]) ** 0.5
         raise BadVectors(
-            f"want float32 (n, {dim}) unit rows, got length {lengths[bad[0]]:.4g} at row {bad[0]}; call vectors.normalise first"
+            f"want float32 (n, {dim}) unit rows, got length {length:.4g} at row {bad}; call vectors.normalise first"
         )
     return rows
 

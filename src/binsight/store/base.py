@@ -17,6 +17,7 @@ from binsight.vectors import Vectors, check
 
 MAX_ID_BYTES = 512
 MAX_METADATA_BYTES = 64 * 1024
+MAX_METADATA_DEPTH = 100  # SQLite's JSON parser gives up on very deep ones
 MAX_K = 100_000
 SOURCE_KEY = "_source"  # reserved: where an item's picture came from; no filter sees it
 
@@ -60,6 +61,11 @@ class VectorStore(ABC):
     def info(self) -> StoreInfo:
         """Which model filled the store, how many items it holds, since when, and what this kind of store adds."""
 
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Length of a vector."""
+
     def upsert(self, items: Sequence[Item], vectors: Vectors) -> None:
         """Add items, or replace those of the same id.
 
@@ -67,7 +73,7 @@ class VectorStore(ABC):
         (a local store: kill −9 and power loss). Raises BadItem, BadVectors; StoreWriteFailed when the system refuses
         the write, and then nothing of this call counts.
         """
-        batch = checked_batch(items, vectors, dim=self.info.dim)
+        batch = checked_batch(items, vectors, dim=self.dim)
         if batch.ids:
             self._upsert(batch)
 
@@ -76,7 +82,7 @@ class VectorStore(ABC):
 
         vectors: float32 (q, dim) unit rows. Raises BadVectors, BadFilter, BadSettings for k < 1.
         """
-        queries = check(vectors, dim=self.info.dim)
+        queries = check(vectors, dim=self.dim)
         checked_k(k)
         found = as_filter(where)
         return self._query(queries, k, found) if len(queries) else []
@@ -199,7 +205,18 @@ def metadata_text(item: Item) -> str:
         raise BadItem(f"want metadata that is JSON (finite numbers, valid Unicode) for id {item.id!r}: {error}") from error
     if size > MAX_METADATA_BYTES:
         raise BadItem(f"want metadata of at most {MAX_METADATA_BYTES} bytes, got {size} for id {item.id!r}")
+    if text.count("[") + text.count("{") > MAX_METADATA_DEPTH and _depth(item.metadata) > MAX_METADATA_DEPTH:
+        raise BadItem(f"want metadata nested at most {MAX_METADATA_DEPTH} deep for id {item.id!r}")
     return text
+
+
+def _depth(value: object) -> int:
+    depth, level = 0, [value]
+    while level:
+        inner = [part for part in level if isinstance(part, dict | list | tuple)]
+        level = [one for part in inner for one in (part.values() if isinstance(part, dict) else part)]
+        depth += bool(inner)
+    return depth
 
 
 def metadata_object(text: str) -> Metadata:

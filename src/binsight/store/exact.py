@@ -34,6 +34,10 @@ class ExactStore(VectorStore):
         mine = self._info
         return StoreInfo(mine.dim, mine.fingerprint, mine.model, mine.metric, len(self), self._created, {"kind": "exact"})
 
+    @property
+    def dim(self) -> int:
+        return self._info.dim
+
     def __len__(self) -> int:
         return len(self._texts)
 

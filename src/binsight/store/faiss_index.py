@@ -116,7 +116,8 @@ def best_of(queries: Vectors, vectors: Vectors, rows: Rows, k: int) -> tuple[Sco
 def top(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
     """The k best columns of each line, best first; equal scores by row, so that an answer does not depend on the path."""
     order = np.lexsort((rows, -scores), axis=1)[:, :k]
-    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+    lines = np.arange(len(order))[:, None]
+    return scores[lines, order], rows[lines, order]
 
 
 def nearest(queries: Vectors, vectors: Vectors, k: int, *, allowed: Bits | None = None) -> tuple[Scores, Rows]:
@@ -191,8 +192,9 @@ def _tuned(built: RowIndex, vectors: Vectors, live: Bits | None) -> RowIndex:
 
 def _ladder(lists: int) -> list[tuple[int, int]]:
     """Pairs of (probed lists, candidates) from the least work to the most."""
-    pairs = [(p, c) for p in (4, 8, 16, 32, 64, 128, 256, 512) for c in (64, 128, 256, 512) if p <= lists]
-    return sorted(pairs, key=lambda pair: pair[0] * 1.0 + pair[1] * 0.25)
+    steps = [p for p in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512) if p <= lists]
+    pairs = [(probes, candidates) for probes in steps for candidates in (20, 32, 48, 64, 96, 128, 256, 512)]
+    return sorted(pairs, key=lambda pair: pair[0] + 0.25 * pair[1])
 
 
 def _without(rows: Rows, own: Rows, k: int) -> Rows:

@@ -16,7 +16,7 @@ from typing import final
 
 import numpy as np
 
-from binsight.errors import StoreDamaged, StoreWriteFailed, UnknownItem
+from binsight.errors import StoreDamaged, StoreReadOnly, StoreWriteFailed, UnknownItem
 from binsight.filters import Filter, as_filter
 from binsight.records import Item, Match, Metadata, StoreInfo
 from binsight.store import faiss_index
@@ -80,6 +80,10 @@ class FaissStore(VectorStore):
             told["dim"], told["fingerprint"], told["model"], told["metric"], state.items, told["created"], detail
         )  # fmt: skip
 
+    @property
+    def dim(self) -> int:
+        return self._log.dim
+
     def __len__(self) -> int:
         return self._log.snapshot().state.items
 
@@ -128,12 +132,15 @@ class FaissStore(VectorStore):
             try:
                 allowed = self._allowed(snapshot, where) if where is not None else None
                 scores, rows = self._search(snapshot, queries, k, allowed)
-                found = self._items_of(snapshot, np.unique(rows[rows >= 0]).tolist())
+                lines = rows.tolist()
+                found = self._items_of(snapshot, [row for line in lines for row in line if row >= 0])
             except GenerationMoved:
                 continue
-            wanted = int((rows >= 0).sum())
-            answer = _matches(scores, rows, found)
-            if sum(map(len, answer)) == wanted:
+            answer = [
+                [Match(found[row], score) for row, score in zip(line, values, strict=True) if row in found]
+                for line, values in zip(lines, np.clip(scores, -1.0, 1.0).tolist(), strict=True)
+            ]
+            if sum(map(len, answer)) == int((rows >= 0).sum()):
                 return answer
         # Others delete faster than we look: what is left of the last look is still right, but may be short.
         return answer
@@ -166,6 +173,8 @@ class FaissStore(VectorStore):
             found.append(self._by_index(index, snapshot, queries, k, allowed))
         if indexed < snapshot.state.rows:
             found.append(self._tail(snapshot, queries, k, indexed, allowed))
+        if not found:
+            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         if len(found) == 1:
             return found[0]
         scores, rows = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
@@ -182,7 +191,7 @@ class FaissStore(VectorStore):
             effort = min(8.0, max(1.0, (n / max(1, there)) ** 0.5))  # the nearest that count lie in farther lists
         while True:
             rows = index.candidates(queries, k, effort=effort, allowed=bits)
-            self._log.check_rows(snapshot, np.unique(rows[rows >= 0]))
+            self._log.check_rows(snapshot, rows[rows >= 0])
             scores, best = faiss_index.best_of(queries, snapshot.vectors, rows, k)
             if bool((best[:, -1] >= 0).all()) and best.shape[1] >= min(k, there):
                 return scores, best
@@ -333,6 +342,8 @@ class FaissStore(VectorStore):
         return VerifyReport(state.items, {"vectors": read, "records": read, "journal_frames": state.seq}, problems)
 
     def compact(self) -> None:
+        if not self._log.is_writer:
+            raise StoreReadOnly(f"{self._log.folder} was opened with read_only=True; open it for writing")
         self._join_builder()
         snapshot = self._log.snapshot()
         if snapshot.dead_rows or snapshot.state.seq > max(64, snapshot.state.rows // 128):
@@ -355,13 +366,6 @@ class FaissStore(VectorStore):
         builder = self._builder
         if builder is not None:
             builder.join()
-
-
-def _matches(scores: Scores, rows: Rows, items: dict[int, Item]) -> list[list[Match]]:
-    return [
-        [Match(items[row], score) for row, score in zip(line, values, strict=True) if row in items]
-        for line, values in zip(rows.tolist(), np.clip(scores, -1.0, 1.0).tolist(), strict=True)
-    ]
 
 
 def _live_bits(snapshot: Snapshot, end: int, start: int = 0) -> Bits | None:

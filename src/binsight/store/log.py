@@ -363,7 +363,7 @@ class VectorLog:
         """Compare rows that were not read before with their checksums."""
         fresh = rows[~snapshot.checked[rows]]
         if fresh.size:
-            bad = _mismatches(snapshot, fresh)
+            bad = _mismatches(snapshot, np.unique(fresh))
             if bad:
                 raise self._damaged(bad, f"{self.files.vectors.name} does not match its checksums")
             snapshot.checked[fresh] = True

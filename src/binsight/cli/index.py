@@ -1,0 +1,66 @@
+"""`binsight index`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated
+
+import typer
+
+from binsight.cli.output import print_json, progress_on_stderr, say
+from binsight.ingest import IngestReport, ingest, list_sources
+from binsight.settings import Settings
+from binsight.wiring import open_for_indexing
+
+
+def index(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Folders, pictures, manifests (.csv, .jsonl).")],
+    store: Annotated[str, typer.Option("--store", metavar="URL", help="The store to fill; made when it is not there.")],
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="M", help="Model name or folder; by default the one that filled the store.")
+    ] = None,
+    metadata: Annotated[
+        Path | None, typer.Option("--metadata", metavar="FILE", help="CSV or JSON lines with a `path` and fields.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option("--root", metavar="DIR", help="Where a manifest's paths start; by default its own folder.")
+    ] = None,
+    id_prefix: Annotated[str, typer.Option("--id-prefix", metavar="P", help="Put this before every id.")] = "",
+    prune: Annotated[bool, typer.Option("--prune", help="Delete items of these roots whose files are gone.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> int:
+    """Bring a store up to date with pictures: new and changed ones are encoded, unchanged ones skipped.
+
+    A picture that cannot be read is listed with its reason and does not stop the job (exit code 1 at the end). Killed at
+    any time, the job goes on where it was when it is started again.
+    """
+    settings = Settings.read()
+    listings = list_sources(sources, metadata=metadata, root=root, id_prefix=id_prefix)
+    started = perf_counter()
+    encoder, opened = open_for_indexing(store, model, settings)
+    load_s = perf_counter() - started
+    with opened, progress_on_stderr("indexing") as progress:
+        report = ingest(
+            listings, encoder, opened, prune=prune, batch_size=settings.batch_size, workers=settings.workers, progress=progress
+        )
+    report = replace(report, load_s=load_s)
+    if as_json:
+        print_json(report.to_json())
+    _tell(report, store, quiet=as_json)
+    return 1 if report.refused else 0
+
+
+def _tell(report: IngestReport, store: str, *, quiet: bool) -> None:
+    for refusal in report.refused:
+        say(f"refused: {refusal.path}: {refusal.error}")
+    for path in report.unlisted[:20]:
+        say(f"no row for: {path} (indexed without)")
+    if len(report.unlisted) > 20:
+        say(f"… and {len(report.unlisted) - 20} more pictures without a row")
+    if not quiet:
+        print(  # noqa: T201, the command's answer
+            f"{report.indexed} indexed, {report.unchanged} unchanged, {report.pruned} pruned, {report.skipped} skipped, "
+            f"{len(report.refused)} refused; {report.took_s:.1f} s ({report.images_per_s:.0f} images/s) into {store}"
+        )

@@ -1,0 +1,87 @@
+"""The entry point: runs a command and turns what it raises into one line and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from binsight import __version__
+from binsight.cli import demo, index, search, store
+from binsight.errors import BinsightError
+
+OUR_BUG = 70
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="binsight",
+    help="From a photo of a bin or a part: what it is. Index pictures into a store, search with a picture.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+app.command("demo")(demo.demo)
+app.command("index")(index.index)
+app.command("search")(search.search)
+app.add_typer(store.app, name="store")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"binsight {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say on stderr what is being done.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and end.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="binsight: %(message)s", stream=sys.stderr, force=True)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (sys.argv by default) and return its exit code."""
+    try:
+        code = app(args=list(arguments) if arguments is not None else None, prog_name="binsight", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BinsightError as error:
+        return _say(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001, the last resort: told as our bug, with its own exit code
+        return _other(error)
+
+
+def _other(error: Exception) -> int:
+    show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
+    if show is not None and code is not None:  # a wrong use that typer found: its own message and code
+        show()
+        return int(code)
+    if os.environ.get("BINSIGHT_DEBUG"):
+        traceback.print_exception(error)
+    return _say(f"internal error, please report it: {type(error).__name__}: {error} (BINSIGHT_DEBUG=1 shows more)", OUR_BUG)
+
+
+def _say(message: str, code: int) -> int:
+    line = " ".join(message.split("\n")) if code != 2 else message
+    sys.stderr.write(f"binsight: {line}\n")
+    return code
+
+
+def main() -> NoReturn:
+    """The `binsight` program."""
+    sys.exit(run())

@@ -1,0 +1,63 @@
+"""What the commands print: JSON or a table on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from binsight.records import Match, Metadata
+from binsight.store.base import SOURCE_KEY
+
+
+def print_json(document: Any) -> None:  # any JSON
+    """One JSON document on stdout, and nothing else."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2, default=str) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """A table for people on stdout; nothing in it is read as markup."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_printable(cell)) for cell in row))
+    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+
+
+def match_json(match: Match) -> Metadata:
+    return {"id": match.item.id, "score": round(match.score, 6), "metadata": match.item.metadata}
+
+
+def told(metadata: Metadata, *, without: Sequence[str] = ()) -> str:
+    """Metadata as `name=value` words, for a table."""
+    hidden = {SOURCE_KEY, *without}
+    return "  ".join(f"{name}={value}" for name, value in metadata.items() if name not in hidden)
+
+
+@contextmanager
+def progress_on_stderr(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, silence elsewhere."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def say(message: str) -> None:
+    """One line for people, on stderr."""
+    sys.stderr.write(_printable(message) + "\n")
+
+
+def _printable(text: str) -> str:
+    """Control characters shown as such, so that a file name cannot steer a terminal."""
+    text = text.encode(errors="backslashreplace").decode()
+    return "".join(char if char.isprintable() or char == " " else repr(char)[1:-1] for char in text)

@@ -1,0 +1,99 @@
+"""`binsight store …`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from binsight.cli.output import print_json, print_table, say, told
+from binsight.records import Item, Metadata, StoreInfo
+from binsight.store import open_store
+
+app = typer.Typer(help="Look into a store and look after it.", no_args_is_help=True, rich_markup_mode=None)
+
+Url = Annotated[str, typer.Argument(metavar="URL", help="The store: a folder, or faiss:PATH.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of items.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+
+
+@app.command("info")
+def info(url: Url, as_json: AsJson = False) -> int:
+    """Show how many items a store holds, which model filled it, and how it is kept."""
+    with open_store(url, read_only=True) as store:
+        document = info_json(store.info)
+    if as_json:
+        print_json(document)
+    else:
+        print_table(("what", "value"), [(name, str(value)) for name, value in document.items()])
+    return 0
+
+
+@app.command("get")
+def get(url: Url, ids: Ids, as_json: AsJson = False) -> int:
+    """Show the records of items; an unknown id is named, and the exit code is then 1."""
+    with open_store(url, read_only=True) as store:
+        found = store.get(ids)
+    pairs = list(zip(ids, found, strict=True))
+    if as_json:
+        print_json([_item_json(one, item) for one, item in pairs])
+    else:
+        print_table(("id", "record"), [(item.id, told(item.metadata)) for _, item in pairs if item is not None])
+    missing = [one for one, item in pairs if item is None]
+    for one in missing:
+        say(f"binsight: no item has the id {one!r}")
+    return 1 if missing else 0
+
+
+@app.command("delete")
+def delete(url: Url, ids: Ids, as_json: AsJson = False) -> int:
+    """Delete items; an unknown id is named, and the exit code is then 1."""
+    with open_store(url) as store:
+        missing = [one for one, item in zip(ids, store.get(ids), strict=True) if item is None]
+        deleted = store.delete(ids)
+    if as_json:
+        print_json({"deleted": deleted, "missing": missing})
+    else:
+        say(f"{deleted} deleted")
+    for one in missing:
+        say(f"binsight: no item has the id {one!r}")
+    return 1 if missing else 0
+
+
+@app.command("verify")
+def verify(url: Url, as_json: AsJson = False) -> int:
+    """Read everything and compare it with its checksums; exit code 3 when something does not agree."""
+    with open_store(url, read_only=True) as store:
+        report = store.verify()
+    if as_json:
+        print_json({"sound": report.is_sound} | asdict(report))
+    else:
+        say(f"{report.items} items, {len(report.problems)} problems")
+    for problem in report.problems:
+        say(f"binsight: {problem}")
+    return 0 if report.is_sound else 3
+
+
+@app.command("compact")
+def compact(url: Url, as_json: AsJson = False) -> int:
+    """Give back the room of replaced and deleted items and bring the index up to date."""
+    with open_store(url) as store:
+        store.compact()
+        document = info_json(store.info)
+    if as_json:
+        print_json(document)
+    else:
+        say(f"{document['items']} items, compacted")
+    return 0
+
+
+def info_json(told_: StoreInfo) -> Metadata:
+    """What `store info --json` prints."""
+    document = asdict(told_)
+    detail = document.pop("detail")
+    return {"items": document.pop("items")} | document | detail
+
+
+def _item_json(one: str, item: Item | None) -> Metadata:
+    return {"id": one, "error": "no such item"} if item is None else {"id": one, "metadata": item.metadata}

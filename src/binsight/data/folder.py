@@ -1,0 +1,57 @@
+"""Pictures in a folder, or named one by one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from binsight.data.source import Listing, Picture, inside, is_picture_file
+from binsight.errors import BadSource
+
+
+def list_folder(folder: Path, *, id_prefix: str = "") -> Listing:
+    """Every picture below a folder, in order of path.
+
+    An item's id is its path relative to the folder; its metadata holds `path` and `label`, the parent folder's name.
+    Regular files of other types, and links that lead out of the folder, count as skipped.
+    Raises BadSource when the folder is not there, cannot be read, or holds no picture.
+    """
+    root = folder.resolve()
+    listing = Listing(root)
+    skipped = 0
+    for path in _walk(root):
+        uri = inside(root, Path(path))
+        if uri is None or not is_picture_file(path):
+            skipped += 1
+        else:
+            listing.pictures.append(_picture(root, uri, id_prefix))
+    if not listing.pictures:
+        raise BadSource(f"no picture under {folder} ({skipped} other files); want JPEG, PNG, WEBP, BMP, TIFF or GIF files")
+    return Listing(root, listing.pictures, skipped)
+
+
+def list_image(path: Path, *, id_prefix: str = "") -> Listing:
+    """One picture; its id is its file name. Raises BadSource when there is no such file."""
+    if not path.is_file():
+        raise BadSource(f"no such file or folder: {path}")
+    root = path.parent.resolve()
+    return Listing(root, [_picture(root, path.name, id_prefix)], is_whole=False)
+
+
+def _picture(root: Path, uri: str, id_prefix: str) -> Picture:
+    parent = uri.rsplit("/", 2)[-2] if "/" in uri else root.name
+    return Picture(id_prefix + uri, root, uri, {"path": uri, "label": parent})
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """Paths of all entries that are no folders, sorted; a link to a folder is not followed."""
+
+    def refuse(error: OSError) -> None:
+        raise BadSource(f"cannot read the folder {error.filename}: {error.strerror}") from error
+
+    for here, folders, files in os.walk(folder, onerror=refuse):
+        folders.sort()
+        linked = [name for name in folders if os.path.islink(os.path.join(here, name))]
+        for name in sorted([*files, *linked]):
+            yield os.path.join(here, name)

@@ -1,0 +1,100 @@
+"""Where pictures come from: what one picture of a source is, and the rules that all sources share."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from binsight.errors import BadSource
+from binsight.records import Metadata
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
+_MAGICS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\x00", b"MM\x00*")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One candidate: its id, the file, and what is known of it.
+
+    root: absolute folder; uri: the file relative to it, with forward slashes. Together they name the file in `_source`.
+    """
+
+    id: str
+    root: Path
+    uri: str
+    metadata: Metadata
+
+    @property
+    def path(self) -> Path:
+        return self.root / self.uri
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An input that cannot be taken, and why."""
+
+    path: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a source holds: candidates, files of other types (`skipped`), inputs refused before they were opened, and
+    pictures that a metadata file has no row for (`unlisted`, by path; they are candidates all the same).
+
+    is_whole: whether the listing speaks for its whole root, so that what it leaves out may be pruned.
+    """
+
+    root: Path
+    pictures: list[Picture] = field(default_factory=list)
+    skipped: int = 0
+    refused: list[Refusal] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
+    is_whole: bool = True
+
+
+def inside(root: Path, path: Path) -> str | None:
+    """The path relative to root with forward slashes, or None when it, or what it links to, lies outside.
+
+    root must be resolved; path may be relative to it.
+    """
+    relative = os.path.relpath(os.path.normpath(root / path), root)
+    if relative == os.pardir or relative.startswith(os.pardir + os.sep):
+        return None
+    real = os.path.realpath(root / relative)
+    if real != str(root) and not real.startswith(str(root).rstrip(os.sep) + os.sep):
+        return None
+    return relative.replace(os.sep, "/")
+
+
+def is_picture_file(path: str) -> bool | None:
+    """Whether a regular file is a picture by its ending or its first bytes; None when it is no regular file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    if os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES:
+        return True
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError:
+        return False
+    return head.startswith(_MAGICS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def checked_unique(listings: list[Listing]) -> None:
+    """Raise BadSource, naming both, when two pictures have one id."""
+    seen: dict[str, Picture] = {}
+    for listing in listings:
+        for picture in listing.pictures:
+            other = seen.setdefault(picture.id, picture)
+            if other is not picture:
+                raise BadSource(
+                    f"two inputs have the id {picture.id!r}: {other.path} and {picture.path}; "
+                    "give one of them an id of its own in a manifest, or index them apart with --id-prefix"
+                )

@@ -1,0 +1,268 @@
+"""Read → encode → upsert: pictures from sources into a store, resumable; a bad file becomes a record of the report.
+
+Every item remembers its file in `_source`; a file of the same size and time is not read again, one of the same content is
+not encoded again. Files are read and decoded by threads, some batches ahead of the model. Each batch is durable when it is
+written, so a killed job goes on where it was when it is started again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from binsight.data.folder import list_folder, list_image
+from binsight.data.manifest import SUFFIXES, list_manifest, with_metadata
+from binsight.data.source import Listing, Picture, Refusal, checked_unique
+from binsight.encoder import Encoder
+from binsight.errors import BadImage, BadItem, BadSettings, BadSource
+from binsight.images import read_file
+from binsight.preprocess import Preprocess
+from binsight.records import Item, Metadata
+from binsight.store.base import SOURCE_KEY, VectorStore, checked_id, metadata_text
+
+Pixels = NDArray[np.uint8]
+Progress = Callable[[int, int], None]  # (done, of how many)
+
+_LOOKUP = 1000  # items asked of the store at once
+_AHEAD = 3  # batches that are decoded before the model wants them
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What became of every input; `images_per_s` is indexed / took_s, from the first file opened to the last commit."""
+
+    indexed: int
+    unchanged: int
+    pruned: int
+    skipped: int
+    refused: list[Refusal] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
+    load_s: float = 0.0
+    took_s: float = 0.0
+
+    @property
+    def images_per_s(self) -> float:
+        return self.indexed / self.took_s if self.took_s else 0.0
+
+    def to_json(self) -> Metadata:
+        found = asdict(self)
+        found |= {"load_s": round(self.load_s, 3), "took_s": round(self.took_s, 3)}
+        return found | {"images_per_s": round(self.images_per_s, 2)}
+
+
+def list_sources(
+    sources: Sequence[str], *, metadata: Path | None = None, root: Path | None = None, id_prefix: str = ""
+) -> list[Listing]:
+    """What the sources hold: folders, pictures, manifests (.csv, .jsonl).
+
+    Raises BadSource when one is not there or empty, or when two pictures have one id.
+    """
+    if not sources:
+        raise BadSource("no source given; want a folder, a picture or a manifest")
+    if metadata is not None and any(Path(source).suffix.lower() in SUFFIXES for source in sources):
+        raise BadSource("a manifest already holds the metadata; give --metadata with folders or pictures")
+    listings = [_list(source, root if metadata is None else None, id_prefix) for source in sources]
+    if metadata is not None:
+        listings = with_metadata(listings, metadata, root=root, id_prefix=id_prefix)
+    checked_unique(listings)
+    return listings
+
+
+def _list(source: str, root: Path | None, id_prefix: str) -> Listing:
+    if source.startswith("s3://"):
+        raise BadSource(f"s3 sources are not part of this version: {source}; copy the pictures into a folder")
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return list_folder(path, id_prefix=id_prefix)
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        return list_manifest(path, root=root, id_prefix=id_prefix)
+    return list_image(path, id_prefix=id_prefix)
+
+
+def ingest(
+    listings: Sequence[Listing],
+    encoder: Encoder,
+    store: VectorStore,
+    *,
+    prune: bool = False,
+    batch_size: int = 128,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> IngestReport:
+    """Bring a store up to date with what the sources hold now.
+
+    batch_size: pictures encoded and committed together. workers: threads that read and decode.
+    Raises ModelMismatch when another model filled the store, BadSettings, and what the store raises.
+    """
+    if batch_size < 1 or workers < 1:
+        raise BadSettings(f"want batch_size and workers of at least 1, got {batch_size} and {workers}")
+    store.expect(encoder.info)
+    if prune:
+        _check_prunable(listings)
+    started = perf_counter()
+    job = _Job(store, encoder, batch_size)
+    pictures = [picture for listing in listings for picture in listing.pictures]
+    refused = [refusal for listing in listings for refusal in listing.refused]
+    with ThreadPoolExecutor(workers, thread_name_prefix="binsight-decode") as pool:
+        reads = _ahead(pool, job.pending(pictures), _AHEAD * batch_size + workers, encoder.preprocess)
+        for batch in _batched(reads, batch_size):
+            job.take(batch)
+            if progress is not None:
+                progress(job.done, len(pictures))
+    pruned = _prune(listings, store) if prune else 0
+    return IngestReport(
+        job.indexed,
+        job.unchanged,
+        pruned,
+        sum(listing.skipped for listing in listings),
+        refused + job.refused,
+        [path for listing in listings for path in listing.unlisted],
+        took_s=perf_counter() - started,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """A picture as read: `pixels` is None when its content is what the store already knows."""
+
+    item: Item
+    pixels: Pixels | None
+
+
+@dataclass(slots=True)
+class _Job:
+    """What has been done so far."""
+
+    store: VectorStore
+    encoder: Encoder
+    batch_size: int
+    indexed: int = 0
+    unchanged: int = 0
+    refused: list[Refusal] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        return self.indexed + self.unchanged + len(self.refused)
+
+    def pending(self, pictures: Sequence[Picture]) -> Iterator[tuple[Picture, Item | None]]:
+        """The pictures that must be read, each with the item that the store holds under its id."""
+        for part in _batched(iter(pictures), _LOOKUP):
+            good = [picture for picture in part if self._accepts(picture)]
+            known = self.store.get([picture.id for picture in good])
+            for picture, item in zip(good, known, strict=True):
+                if item is not None and _is_current(picture, item):
+                    self.unchanged += 1
+                else:
+                    yield picture, item
+
+    def _accepts(self, picture: Picture) -> bool:
+        try:
+            checked_id(picture.id)
+            metadata_text(Item(picture.id, picture.metadata))
+        except BadItem as error:
+            self.refused.append(Refusal(_shown(picture.path), str(error)))
+            return False
+        return True
+
+    def take(self, batch: Sequence[_Read | Refusal]) -> None:
+        """Encode what has new pixels and write the batch."""
+        self.refused += [one for one in batch if isinstance(one, Refusal)]
+        reads = [one for one in batch if isinstance(one, _Read)]
+        fresh = [(read.item, read.pixels) for read in reads if read.pixels is not None]
+        if fresh:
+            vectors = self.encoder.encode_pixels(np.stack([pixels for _, pixels in fresh])).vectors
+            self.store.upsert([item for item, _ in fresh], vectors)
+        moved = [read.item for read in reads if read.pixels is None]
+        if moved:  # same content, other record
+            self.store.upsert(moved, self.store.vectors_of([item.id for item in moved]))
+        self.indexed += len(reads)
+
+
+def _is_current(picture: Picture, item: Item) -> bool:
+    """Whether neither the file nor what is said of it has changed since the item was written."""
+    source = item.metadata.get(SOURCE_KEY, {})
+    if source.get("root") != str(picture.root) or source.get("uri") != picture.uri:
+        return False
+    try:
+        found = picture.path.stat()
+    except OSError:
+        return False
+    return (
+        source.get("size") == found.st_size
+        and source.get("mtime_ns") == found.st_mtime_ns
+        and {name: value for name, value in item.metadata.items() if name != SOURCE_KEY} == picture.metadata
+    )
+
+
+def _read(picture: Picture, known: Item | None, preprocess: Preprocess) -> _Read | Refusal:
+    """Read one file and decode it, unless its content is known."""
+    try:
+        data, found = read_file(picture.path)
+        digest = hashlib.sha256(data).hexdigest()
+        source = {"root": str(picture.root), "uri": picture.uri, "size": found.st_size}
+        source |= {"mtime_ns": found.st_mtime_ns, "sha256": digest}
+        item = Item(picture.id, picture.metadata | {SOURCE_KEY: source})
+        metadata_text(item)
+        if known is not None and known.metadata.get(SOURCE_KEY, {}).get("sha256") == digest:
+            return _Read(item, None)
+        return _Read(item, preprocess.pixels(data))
+    except (BadImage, BadItem) as error:
+        return Refusal(_shown(picture.path), str(error))
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, pending: Iterator[tuple[Picture, Item | None]], window: int, preprocess: Preprocess
+) -> Iterator[_Read | Refusal]:
+    """Results in order, with at most `window` of them in work or waiting."""
+    running: deque[Future[_Read | Refusal]] = deque()
+    try:
+        for picture, known in pending:
+            running.append(pool.submit(_read, picture, known, preprocess))
+            if len(running) >= window:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def _check_prunable(listings: Sequence[Listing]) -> None:
+    for listing in listings:
+        if not listing.is_whole:
+            raise BadSource(f"--prune wants whole folders or manifests, but a single picture of {listing.root} was given")
+        if not listing.pictures:
+            raise BadSource(f"nothing of {listing.root} is there, so --prune would delete all of it; is it mounted?")
+
+
+def _prune(listings: Sequence[Listing], store: VectorStore) -> int:
+    """Delete the items whose root is one of the listings' and whose file is no candidate any more."""
+    present = {(str(listing.root), picture.uri) for listing in listings for picture in listing.pictures}
+    roots = {str(listing.root) for listing in listings}
+    stale: list[str] = []
+    for item in store.scan():
+        source = item.metadata.get(SOURCE_KEY, {})
+        if source.get("root") in roots and (source.get("root"), source.get("uri")) not in present:
+            stale.append(item.id)
+    return sum(store.delete(part) for part in _batched(iter(stale), _LOOKUP))
+
+
+def _shown(path: Path) -> str:
+    """A path as text that any terminal and JSON can carry."""
+    return str(path).encode(errors="backslashreplace").decode()
+
+
+def _batched(values: Iterator[T], size: int) -> Iterator[list[T]]:
+    while part := list(islice(values, size)):
+        yield part

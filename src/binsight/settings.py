@@ -1,0 +1,37 @@
+"""Settings: read once from the environment or any mapping, checked, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from binsight.errors import BadSettings
+
+
+class Settings(BaseSettings):
+    """What a process may be told from outside; every name is also an environment variable with the prefix BINSIGHT_."""
+
+    model_config = SettingsConfigDict(env_prefix="BINSIGHT_", frozen=True, extra="ignore")
+
+    device: str = Field("auto", description="auto, cpu or cuda[:n]: where the model runs")
+    precision: str = Field("auto", description="auto, fp32 or bf16: what the model computes in")
+    batch_size: int = Field(128, ge=1, le=4096, description="pictures encoded and committed together")
+    workers: int = Field(2, ge=1, le=64, description="threads that read and decode pictures")
+    debug: bool = Field(False, description="show the traceback of an internal error")
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """The settings of a mapping such as os.environ (the default). Raises BadSettings, naming the variable."""
+        prefix = "BINSIGHT_"
+        try:
+            if environment is None:
+                return cls()
+            names = {prefix + name.upper(): name for name in cls.model_fields}
+            return cls(**{names[name]: value for name, value in environment.items() if name in names})  # type: ignore[arg-type]
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = prefix + "_".join(str(part) for part in first["loc"]).upper()
+            raise BadSettings(f"{name}: {first['msg']}, got {first['input']!r}") from error

@@ -1,0 +1,63 @@
+"""What all tests share: which may be skipped, and where the real data lies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def real_folder(variable: str, name: str) -> Path | None:
+    """The folder an environment variable names, by default ../shared/NAME; None where it is not there."""
+    folder = Path(os.environ.get(variable) or ROOT.parent / "shared" / name)
+    return folder if folder.is_dir() else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    data, weights = real_folder("BINSIGHT_DATA", "data"), real_folder("BINSIGHT_WEIGHTS", "weights")
+    no_data = pytest.mark.skip(reason="needs real photos and weights: set BINSIGHT_DATA and BINSIGHT_WEIGHTS to their folders")
+    no_gpu = pytest.mark.skip(reason="needs a CUDA device")
+    no_torture = pytest.mark.skip(reason="the long form: run `make torture`")
+    asked_for_torture = "torture" in (config.option.markexpr or "")
+    for item in items:
+        if item.get_closest_marker("real_data") and not (data and weights):
+            item.add_marker(no_data)
+        if item.get_closest_marker("gpu") and not any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg")):
+            item.add_marker(no_gpu)
+        if item.get_closest_marker("torture") and not asked_for_torture:
+            item.add_marker(no_torture)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """On CI nothing is skipped in silence: only tests for a GPU, for real data, or the long forms may be."""
+    report = yield
+    may_skip = any(item.get_closest_marker(name) for name in ("gpu", "real_data", "torture"))
+    if os.environ.get("CI") == "true" and report.skipped and not may_skip and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped on CI, where nothing may be: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    folder = real_folder("BINSIGHT_DATA", "data")
+    assert folder is not None  # `real_data` tests are skipped without it
+    return folder
+
+
+@pytest.fixture(scope="session")
+def weights_folder() -> Path:
+    folder = real_folder("BINSIGHT_WEIGHTS", "weights")
+    assert folder is not None
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder for exported models that lasts for the test run."""
+    return tmp_path_factory.mktemp("binsight-cache")

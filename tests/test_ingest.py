@@ -1,0 +1,311 @@
+"""Pictures into a store: what is indexed, skipped, refused, replaced and pruned."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from binsight.data.manifest import typed
+from binsight.encoder import Encoder
+from binsight.errors import BadSettings, BadSource, ModelMismatch
+from binsight.ingest import IngestReport, ingest, list_sources
+from binsight.store import VectorStore, open_store
+from tests.fakes import by_hand, mean_colour_encoder, paint
+
+RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    return mean_colour_encoder()
+
+
+@pytest.fixture
+def store(encoder: Encoder) -> VectorStore:
+    return open_store("exact:", create=encoder.info)
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    """Three pictures in two class folders."""
+    paint(tmp_path / "parts/ram/a.png", RED)
+    paint(tmp_path / "parts/ram/b.png", GREEN)
+    paint(tmp_path / "parts/cpu/c.png", BLUE)
+    return tmp_path / "parts"
+
+
+def load(source: Path | str, encoder: Encoder, store: VectorStore, *, prune: bool = False, **options: object) -> IngestReport:
+    listings = list_sources([str(source)], **options)  # type: ignore[arg-type]
+    return ingest(listings, encoder, store, prune=prune, batch_size=2)
+
+
+def figures(report: IngestReport) -> tuple[int, int, int, int, int]:
+    return report.indexed, report.unchanged, report.pruned, report.skipped, len(report.refused)
+
+
+def state(store: VectorStore) -> dict[str, tuple[str, list[float]]]:
+    ids = sorted(item.id for item in store.scan())
+    items, vectors = store.get(ids), store.vectors_of(ids)
+    return {one: (json.dumps(item.metadata, sort_keys=True), row.tolist()) for one, item, row in zip(ids, items, vectors) if item}
+
+
+def test_a_folder_becomes_items_named_by_path_with_the_parent_as_label(
+    parts: Path, encoder: Encoder, store: VectorStore
+) -> None:
+    assert figures(load(parts, encoder, store)) == (3, 0, 0, 0, 0)
+    (item,) = store.get(["ram/a.png"])
+    assert item is not None
+    assert {name: item.metadata[name] for name in ("path", "label")} == {"path": "ram/a.png", "label": "ram"}
+    source = item.metadata["_source"]
+    assert set(source) == {"root", "uri", "size", "mtime_ns", "sha256"}
+    assert (source["root"], source["uri"]) == (str(parts), "ram/a.png")
+    np.testing.assert_allclose(store.vectors_of(["ram/a.png"])[0], by_hand(RED), atol=1e-6)
+
+
+def test_unchanged_files_are_not_read_again(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    load(parts, encoder, store)
+    (parts / "ram/a.png").chmod(0o000)
+    assert figures(load(parts, encoder, store)) == (0, 3, 0, 0, 0)
+    assert encoder._runtime.pictures == 3  # type: ignore[attr-defined]
+
+
+def test_a_changed_file_replaces_its_item(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    load(parts, encoder, store)
+    paint(parts / "ram/a.png", BLUE, size=(20, 20))
+    assert figures(load(parts, encoder, store)) == (1, 2, 0, 0, 0)
+    assert len(store) == 3
+    np.testing.assert_allclose(store.vectors_of(["ram/a.png"])[0], by_hand(BLUE), atol=1e-6)
+
+
+def test_a_touched_file_of_the_same_content_is_not_encoded_again(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    load(parts, encoder, store)
+    os.utime(parts / "ram/a.png", ns=(1, 1))
+    assert figures(load(parts, encoder, store)) == (1, 2, 0, 0, 0)
+    assert encoder._runtime.pictures == 3  # type: ignore[attr-defined]
+    assert figures(load(parts, encoder, store)) == (0, 3, 0, 0, 0)
+
+
+def test_files_of_other_types_are_skipped_and_bad_ones_refused_with_a_reason(
+    parts: Path, encoder: Encoder, store: VectorStore
+) -> None:
+    (parts / "notes.txt").write_text("no picture")
+    (parts / "no-ending").write_bytes((parts / "ram/a.png").read_bytes())
+    (parts / "ram/text.jpg").write_text("no picture either")
+    (parts / "ram/cut.png").write_bytes((parts / "ram/a.png").read_bytes()[:-20])
+    report = load(parts, encoder, store)
+    assert figures(report) == (4, 0, 0, 1, 2)
+    assert [Path(refusal.path).name for refusal in report.refused] == ["cut.png", "text.jpg"]
+    assert all(refusal.error for refusal in report.refused)
+    assert sorted(item.id for item in store.scan()) == ["cpu/c.png", "no-ending", "ram/a.png", "ram/b.png"]
+
+
+def test_links_out_of_the_root_are_not_followed(parts: Path, tmp_path: Path, encoder: Encoder, store: VectorStore) -> None:
+    secret = paint(tmp_path / "elsewhere/secret.png", RED)
+    (parts / "out.png").symlink_to(secret)
+    (parts / "outside").symlink_to(secret.parent, target_is_directory=True)
+    (parts / "loop").symlink_to(parts, target_is_directory=True)
+    (parts / "inner.png").symlink_to(parts / "ram/a.png")
+    (parts / "broken.png").symlink_to(parts / "nothing")
+    os.mkfifo(parts / "pipe.png")
+    assert figures(load(parts, encoder, store)) == (4, 0, 0, 5, 0)
+    assert "inner.png" in {item.id for item in store.scan()}
+
+
+def test_an_id_prefix_stands_before_every_id(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    load(parts, encoder, store, id_prefix="hall-2/")
+    assert {item.id for item in store.scan()} == {"hall-2/ram/a.png", "hall-2/ram/b.png", "hall-2/cpu/c.png"}
+
+
+def test_one_picture_is_a_source(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    assert figures(load(parts / "ram/a.png", encoder, store)) == (1, 0, 0, 0, 0)
+    assert {item.id for item in store.scan()} == {"a.png"}
+
+
+@pytest.mark.parametrize("name", ["nothing", "empty", "only-text"])
+def test_a_source_without_a_picture_is_wrong_use(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "only-text").mkdir()
+    (tmp_path / "only-text/a.txt").write_text("x")
+    with pytest.raises(BadSource, match=name):
+        list_sources([str(tmp_path / name)])
+
+
+def test_two_inputs_with_one_id_are_both_named(parts: Path, tmp_path: Path) -> None:
+    paint(tmp_path / "other/ram/a.png", RED)
+    with pytest.raises(BadSource, match="parts/ram/a.png and .*other/ram/a.png"):
+        list_sources([str(parts), str(tmp_path / "other")])
+
+
+def test_prune_deletes_what_is_gone_from_the_roots_being_indexed_only(
+    parts: Path, tmp_path: Path, encoder: Encoder, store: VectorStore
+) -> None:
+    other = paint(tmp_path / "other/x.png", RED)
+    load(parts, encoder, store)
+    load(other.parent, encoder, store)
+    (parts / "ram/a.png").unlink()
+    other.unlink()
+    paint(tmp_path / "other/y.png", RED)
+    assert figures(load(parts, encoder, store)) == (0, 2, 0, 0, 0)
+    assert figures(load(parts, encoder, store, prune=True)) == (0, 2, 1, 0, 0)
+    assert {item.id for item in store.scan()} == {"ram/b.png", "cpu/c.png", "x.png"}
+
+
+def test_prune_keeps_items_under_another_prefix_and_refuses_a_single_picture(
+    parts: Path, encoder: Encoder, store: VectorStore
+) -> None:
+    load(parts, encoder, store, id_prefix="old/")
+    assert figures(load(parts, encoder, store, prune=True)) == (3, 0, 0, 0, 0)
+    assert len(store) == 6
+    with pytest.raises(BadSource, match="single picture"):
+        load(parts / "ram/a.png", encoder, store, prune=True)
+
+
+def test_prune_refuses_a_root_that_is_gone(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    load(parts, encoder, store)
+    for path in list(parts.rglob("*.png")):
+        path.unlink()
+    with pytest.raises(BadSource, match="no picture under"):
+        load(parts, encoder, store, prune=True)
+    assert len(store) == 3
+
+
+def manifest(path: Path, rows: list[dict[str, str]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_a_manifest_gives_ids_and_typed_fields(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    rows = [
+        {"path": "ram/a.png", "id": "RAM-1", "quantity": "4", "sku": "007", "price": "1.5", "sold": "true", "note": ""},
+        {"path": "cpu/c.png", "id": "", "quantity": "1e3", "sku": "x", "price": "1.50", "sold": "True", "note": "a,b"},
+    ]
+    assert figures(load(manifest(parts / "m.csv", rows), encoder, store)) == (2, 0, 0, 0, 0)
+    (first, second) = store.get(["RAM-1", "cpu/c.png"])
+    assert first is not None
+    assert second is not None
+    first.metadata.pop("_source")
+    second.metadata.pop("_source")
+    assert first.metadata == {"path": "ram/a.png", "quantity": 4, "sku": "007", "price": 1.5, "sold": True, "note": ""}
+    assert second.metadata == {
+        "path": "cpu/c.png", "quantity": "1e3", "sku": "x", "price": "1.50", "sold": "True", "note": "a,b"
+    }  # fmt: skip
+
+
+def test_json_lines_keep_their_types_and_bad_lines_are_refused(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    lines = ['{"path": "ram/a.png", "tags": ["x", 1], "deep": {"a": null}}', "", "{not json", '["list"]', '{"id": "no path"}']
+    (parts / "m.jsonl").write_text("\n".join(lines))
+    report = load(parts / "m.jsonl", encoder, store)
+    assert figures(report) == (1, 0, 0, 0, 3)
+    assert [refusal.path.rsplit(":")[-1] for refusal in report.refused] == ["3", "4", "5"]
+    (item,) = store.get(["ram/a.png"])
+    assert item is not None
+    assert (item.metadata["tags"], item.metadata["deep"]) == (["x", 1], {"a": None})
+
+
+def test_a_manifest_may_not_leave_its_root(parts: Path, tmp_path: Path, encoder: Encoder, store: VectorStore) -> None:
+    paint(tmp_path / "secret.png", RED)
+    (parts / "ram/link.png").symlink_to(tmp_path / "secret.png")
+    paths = ["../secret.png", str(tmp_path / "secret.png"), "ram/../../secret.png", "ram/link.png", "ram/a.png", "ram/none.png"]
+    report = load(manifest(parts / "m.csv", [{"path": path} for path in paths]), encoder, store)
+    assert figures(report) == (1, 0, 0, 0, 5)
+    assert sum("leaves the root" in refusal.error for refusal in report.refused) == 4
+    assert figures(load(parts / "m.csv", encoder, store, root=tmp_path))[4] == 5  # other paths now, none of them outside
+
+
+def test_changed_fields_are_written_without_encoding_again(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    load(manifest(parts / "m.csv", [{"path": "ram/a.png", "quantity": "4"}]), encoder, store)
+    before = store.vectors_of(["ram/a.png"])
+    assert figures(load(manifest(parts / "m.csv", [{"path": "ram/a.png", "quantity": "5"}]), encoder, store)) == (1, 0, 0, 0, 0)
+    (item,) = store.get(["ram/a.png"])
+    assert item is not None
+    assert item.metadata["quantity"] == 5
+    np.testing.assert_array_equal(store.vectors_of(["ram/a.png"]), before)
+    assert encoder._runtime.pictures == 1  # type: ignore[attr-defined]
+
+
+def test_a_metadata_file_joins_a_folder_and_both_leftovers_are_listed(
+    parts: Path, encoder: Encoder, store: VectorStore
+) -> None:
+    rows = [{"path": "ram/a.png", "price": "2"}, {"path": "ram/gone.png", "price": "3"}]
+    report = load(parts, encoder, store, metadata=manifest(parts / "m.csv", rows))
+    assert figures(report) == (3, 0, 0, 1, 1)  # m.csv itself is skipped
+    assert report.refused[0].path.endswith("ram/gone.png")
+    assert [Path(path).name for path in report.unlisted] == ["c.png", "b.png"]
+    (item,) = store.get(["ram/a.png"])
+    assert item is not None
+    assert (item.metadata["label"], item.metadata["price"]) == ("ram", 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,price\na,1\n", "want a column 'path'"),
+        ("path,price,price\na,1,1\n", "'price' stands twice"),
+        ("path,_source\na,1\n", "'_source' is reserved"),
+        ("", "want a column 'path'"),
+        ("path\n", "has no rows"),
+        ('path\n"open', "is not CSV"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_wrong_use(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(BadSource, match=message):
+        list_sources([str(tmp_path / "m.csv")])
+
+
+def test_only_numbers_that_round_trip_are_typed() -> None:
+    numbers = {"0": 0, "-3": -3, "2.5": 2.5, "1.0": 1.0, "9007199254740992": 2**53}
+    assert {text: typed(text) for text in numbers} == numbers
+    for text in ("007", "+1", "1.50", "1e3", "NaN", "Infinity", "-0", " 1", "1_000", "0x1", "9007199254740993", "null", "TRUE"):
+        assert typed(text) == text
+
+
+def test_a_killed_job_goes_on_and_ends_as_an_undisturbed_one(parts: Path, tmp_path: Path, encoder: Encoder) -> None:
+    for n in range(20):
+        paint(parts / f"more/{n}.png", (n * 10, 255 - n, 7))
+
+    class Interrupted(Exception):
+        pass
+
+    def stop(done: int, of: int) -> None:
+        if done >= 9:
+            raise Interrupted
+
+    with open_store(tmp_path / "a.store", create=encoder.info) as store, pytest.raises(Interrupted):
+        ingest(list_sources([str(parts)]), encoder, store, batch_size=2, progress=stop)
+    with open_store(tmp_path / "a.store") as store:
+        assert 8 <= len(store) < 23
+        load(parts, encoder, store)
+        resumed = state(store)
+    with open_store(tmp_path / "b.store", create=encoder.info) as store:
+        load(parts, encoder, store)
+        assert resumed == state(store)
+
+
+def test_another_model_is_refused_before_anything_is_read(parts: Path, store: VectorStore) -> None:
+    with pytest.raises(ModelMismatch, match=f"{'e' * 64}.*{'f' * 64}"):
+        load(parts, mean_colour_encoder("f" * 64), store)
+    assert len(store) == 0
+
+
+def test_an_odd_file_name_is_listed_not_fatal(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    raw = os.fsencode(parts) + b"/ram/\xff.png"
+    with open(raw, "wb") as file:
+        file.write((parts / "ram/a.png").read_bytes())
+    paint(parts / "ram/new\nline.png", RED)
+    report = load(parts, encoder, store)
+    assert figures(report) == (3, 0, 0, 0, 2)
+    assert all(refusal.path.isprintable() or "\n" in refusal.path for refusal in report.refused)
+
+
+def test_bad_numbers_are_wrong_use(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    with pytest.raises(BadSettings, match="batch_size"):
+        ingest(list_sources([str(parts)]), encoder, store, batch_size=0)
