@@ -21,9 +21,9 @@ def open_for_indexing(url: str, model: str | None, settings: Settings) -> tuple[
     """
     try:
         store = open_store(url) if not url.startswith("exact:") else None
-    except NotAStore:
+    except NotAStore as error:
         if model is None:
-            raise
+            raise BadSettings(f"{error}; a new store needs --model, for example --model resnet50") from error
         store = None
     if store is None:
         if model is None:

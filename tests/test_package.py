@@ -1,0 +1,80 @@
+"""The package as others meet it: a light import, public names, and a wheel that works outside the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+from pathlib import Path
+
+import pytest
+
+import binsight
+from tests.conftest import ROOT
+
+HEAVY = ("torch", "torchvision", "timm", "faiss", "redis", "fastapi", "openvino", "PIL", "numpy", "pydantic", "typer")
+
+
+def test_importing_binsight_loads_nothing_heavy() -> None:
+    program = f"import sys, binsight; print([name for name in {HEAVY} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_a_local_store_needs_no_model_library() -> None:
+    program = "import sys; from binsight import open_store, Searcher, Filter, Item, Match, StoreInfo\n"
+    program += "import binsight.store.faiss_store; print([n for n in ('torch', 'timm', 'openvino') if n in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there() -> None:
+    for name in binsight.__all__:
+        assert getattr(binsight, name) is not None, name
+    assert set(binsight.__all__) <= set(dir(binsight))
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        _ = binsight.nothing_like_it
+
+
+def test_constraints_name_a_version_for_everything_that_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    extras = project["optional-dependencies"]
+    declared = [*project["dependencies"], *extras["cpu"], *extras["dev"]]
+    for one in declared:
+        name = one.split(";")[0].split(">")[0].split("[")[0].strip().lower().replace("_", "-")
+        assert name in names, one
+
+
+def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
+    """Built, installed into an empty environment (only the packages it depends on are lent to it), and used."""
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("binsight-*.whl")
+    venv.create(tmp_path / "env", with_pip=False)
+    python = tmp_path / "env/bin/python"
+    home = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path / "env"), "platbase": str(tmp_path / "env")}))
+    lent = sysconfig.get_path("purelib")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", "-q", str(wheel)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": lent, "HOME": str(tmp_path)}
+
+    def run(*arguments: str) -> str:
+        found = subprocess.run(arguments, check=True, capture_output=True, text=True, cwd=tmp_path, env=env)
+        return found.stdout
+
+    assert Path(run(str(python), "-c", "import binsight; print(binsight.__file__)").strip()).is_relative_to(home)
+    program = str(tmp_path / "env/bin/binsight")
+    assert "index" in run(program, "--help")
+    report = json.loads(run(program, "demo", "--out", str(tmp_path / "demo"), "--json"))
+    assert report["recall_at_1"]["all"] >= 0.9
+    assert Path(report["page"]).stat().st_size > 100_000
+    assert Path(report["sheet"]).read_bytes().startswith(b"\x89PNG")
