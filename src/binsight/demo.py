@@ -85,7 +85,7 @@ def run(folder: Path, *, seed: int = 0, bins: int = 60, views: int = 3, say: Say
     recall["all"] = _share(rows, kinds, None)
     search_ms = sorted(times)[len(times) // 2]
     facts = [
-        ("model", f"{MODEL} (hand-made features, nothing learned)"),
+        ("model", "colour-layout: nothing learned"),
         ("pictures indexed", f"{report.indexed} ({report.images_per_s:.0f} a second)"),
         ("queries", f"{len(rows)} views that were not indexed"),
         ("recall@1", f"{recall['all']:.1%} (parts {recall['part']:.1%}, bins {recall['bin']:.1%})"),

@@ -79,15 +79,19 @@ class RowIndex:
         self._index = index
         self.parameters = parameters
 
-    def candidates(self, queries: Vectors, k: int, *, effort: float = 1.0, allowed: Bits | None = None) -> Rows:
+    def candidates(
+        self, queries: Vectors, k: int, *, share: float = 1.0, effort: float = 1.0, allowed: Bits | None = None
+    ) -> Rows:
         """Rows that are near each query, in no order: (q, m), −1 where there are fewer.
 
-        effort: multiplies probed lists and candidates. allowed: rows outside it are never proposed.
+        share: of the rows that `allowed` lets through; the nearest of few lie in farther lists. effort: multiplies probed
+        lists and candidates. allowed: rows outside it are never proposed.
         """
         mine = self.parameters
         wider = max(1.0, k / 10)
-        count = min(mine.rows, max(2 * k, round(mine.candidates * wider * effort)))
-        probes = min(mine.lists, round(mine.probes * wider**0.5 * effort))
+        count = min(mine.rows, max(2 * k, round(mine.candidates * wider * effort * min(4.0, share**-0.5))))
+        extra = 1 if share < 1 else 0
+        probes = min(mine.lists, round((mine.probes + extra) * wider**0.5 * effort * min(16.0, share**-0.6)))
         selector = faiss.IDSelectorBitmap(allowed) if allowed is not None else None
         parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
         _, rows = self._index.search(queries, count, params=parameters)

@@ -186,11 +186,9 @@ class FaissStore(VectorStore):
         n = index.parameters.rows
         bits = allowed.bits if allowed is not None else _live_bits(snapshot, n)
         there = int(np.searchsorted(allowed.rows, n)) if allowed is not None else n - snapshot.dead_rows
-        effort = 1.0
-        if allowed is not None:
-            effort = min(8.0, max(1.0, (n / max(1, there)) ** 0.5))  # the nearest that count lie in farther lists
+        share, effort = (max(1, there) / n if allowed is not None else 1.0), 1.0
         while True:
-            rows = index.candidates(queries, k, effort=effort, allowed=bits)
+            rows = index.candidates(queries, k, share=share, effort=effort, allowed=bits)
             self._log.check_rows(snapshot, rows[rows >= 0])
             scores, best = faiss_index.best_of(queries, snapshot.vectors, rows, k)
             if bool((best[:, -1] >= 0).all()) and best.shape[1] >= min(k, there):

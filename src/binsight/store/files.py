@@ -5,9 +5,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
+import stat
 import zlib
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, sleep
 from typing import final
 
 from binsight.errors import StoreDamaged, StoreLocked, StoreReadOnly
@@ -15,6 +20,9 @@ from binsight.records import Metadata
 
 FORMAT = "binsight-store"
 VERSION = 1
+CURRENT = "CURRENT"
+_OURS = re.compile(r"\.?(?:vectors|journal|items|index)-(\d{6,})[.-].+|\.?CURRENT(?:\.\d+\.tmp)?|lock")
+_LOCK_PATIENCE_S = 0.5  # a reader that looks whether the lock is held holds it itself for a moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +52,24 @@ class Generation:
     def index(self) -> Path:
         return self.folder / f"index-{self.number:06d}.json"
 
-    def siblings(self) -> list[Path]:
-        """Every file of this generation that is there, whatever made it."""
-        return sorted(self.folder.glob(f"*-{self.number:06d}[.-]*"))
+
+def is_ours(name: str) -> bool:
+    """Whether a store makes files of that name."""
+    return _OURS.fullmatch(name) is not None
+
+
+def generations(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Every file of a generation, of whichever one, with its number."""
+    for path in folder.iterdir():
+        named = _OURS.fullmatch(path.name)
+        if named is not None and named[1]:
+            yield int(named[1]), path
+
+
+def require_plain(path: Path) -> None:
+    """Raise StoreDamaged for a link, a pipe or a folder, which a store does not make and does not follow."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise StoreDamaged(f"{path} is not a plain file; a store does not follow links")
 
 
 def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
@@ -89,6 +112,7 @@ def sealed_json(record: Metadata) -> bytes:
 
 def read_sealed_json(path: Path) -> Metadata:
     """The record that `sealed_json` wrote. Raises StoreDamaged when it is not that any more, OSError when not readable."""
+    require_plain(path)
     with path.open("rb") as file:
         data = file.read(1 << 20)
     line, _, crc = data.partition(b"\n")
@@ -102,6 +126,7 @@ def read_sealed_json(path: Path) -> Metadata:
 
 def crc_of_file(path: Path) -> int:
     """CRC-32 of a whole file, read in pieces."""
+    require_plain(path)
     crc = 0
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
@@ -114,30 +139,41 @@ class WriterLock:
     """An flock on `lock` in a store's folder; the kernel frees it when its owner dies."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "lock"
+        path = folder / "lock"
         try:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
         except OSError as error:
             raise StoreReadOnly(f"{folder} cannot be written ({error.strerror}); open it with read_only=True") from error
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(self._descriptor)
-            raise StoreLocked(
-                f"{folder} is being written by process {owner}; wait for it to end, or open the store with read_only=True"
-            ) from error
-        try:
+            require_plain(path)
+            self._take(folder)
+        except BaseException:
+            self.release()
+            raise
+        with suppress(OSError):  # a full disk: the lock holds all the same, only its owner goes unnamed
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
-        except OSError:  # a full disk: the lock holds all the same, only its owner goes unnamed
-            os.ftruncate(self._descriptor, 0)
+
+    def _take(self, folder: Path) -> None:
+        deadline = monotonic() + _LOCK_PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError as error:
+                if monotonic() < deadline:
+                    sleep(0.02)
+                    continue
+                owner = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+                raise StoreLocked(
+                    f"{folder} is being written by process {owner}; wait for it to end, or open the store with read_only=True"
+                ) from error
 
     @staticmethod
     def is_held(folder: Path) -> bool:
         """Whether some process writes to the store now."""
         try:
-            descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
             return False
         try:

@@ -2,16 +2,18 @@
 
 It is what the journal says, laid out for look-ups. Its main file changes only at a checkpoint, which ends by sealing it:
 size and CRC-32 in a file beside it. So a changed byte shows before the file is opened, and it is then built anew from the
-journal. What lies between two seals is in SQLite's own write-ahead log and, again, in the journal.
+journal. What lies between two seals is in SQLite's own write-ahead log and, again, in the journal. A seal also names the
+last frame that it knows of, from before the checkpoint on: a table or a journal that ends earlier has lost something.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -21,10 +23,14 @@ from numpy.typing import NDArray
 
 from binsight.errors import StoreDamaged
 from binsight.filters import Filter
-from binsight.store.files import Generation, crc_of_file, read_sealed_json, replace_file, sealed_json
+from binsight.store.files import Generation, crc_of_file, read_sealed_json, replace_file, require_plain, sealed_json
 
 CHECKPOINT_BYTES = 64 << 20  # of SQLite's write-ahead log, before it is folded into the main file
 _MOST_PARAMETERS = 500
+_REFUSALS = (
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+)  # fmt: skip
 
 _SCHEMA = """
 CREATE TABLE items(row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, metadata TEXT NOT NULL);
@@ -48,55 +54,124 @@ class State:
 
 @final
 class ItemTable:
-    """The open SQLite file. Safe to call from several threads; errors are sqlite3's own."""
+    """The open SQLite file. Safe to call from several threads; errors are sqlite3's own.
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    is_frozen: it is read as it was when it was opened, whatever other processes write.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, *, is_frozen: bool = False) -> None:
         self._db = connection
         self._path = path
+        self._keeper: sqlite3.Connection | None = None
+        self._is_sealed = True
+        self.is_frozen = is_frozen
         self.lock = threading.RLock()
 
     # ---- opening
 
     @classmethod
-    def create(cls, generation: Generation, state: State) -> ItemTable:
-        for suffix in ("", "-wal", "-shm"):
-            generation.items.with_name(generation.items.name + suffix).unlink(missing_ok=True)
-        table = cls(_connect(generation.items, "rwc"), generation.items)
-        table._db.execute("PRAGMA journal_mode=WAL")
-        table._db.executescript(_SCHEMA)
-        table._db.execute(
-            "INSERT INTO state VALUES (?,?,?,?,?,?)",
-            (state.store, state.generation, state.seq, state.journal_end, state.rows, state.items),
-        )
-        table.checkpoint(generation)
+    @contextmanager
+    def building(cls, generation: Generation, state: State) -> Iterator[ItemTable]:
+        """A new table, to be filled inside; at the end it takes the place of the old one, whole and sealed."""
+        beside = generation.items.with_name(f".{generation.items.name}.tmp")
+        _unlink(beside)
+        table = cls(_connect(beside, "rwc"), beside)
+        try:
+            table._begin(state)
+            with table.writing():
+                yield table
+            seq = table.state().seq
+            table._db.execute("PRAGMA journal_mode=WAL").fetchall()
+            table.close()
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+            _unlink(generation.items)  # its log first goes, then its name: never another table's log beside a table
+            beside.replace(generation.items)
+            _write_seal(generation, seq)
+        finally:
+            table.close()
+            _unlink(beside)
+
+    @classmethod
+    def in_memory(cls, state: State, source: ItemTable | None) -> ItemTable:
+        """A copy of a table, or an empty one, that no file holds: for a reader that may not mend what it finds."""
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        table = cls(connection, Path(":memory:"), is_frozen=True)
+        if source is None:
+            table._begin(state)
+        else:
+            source._db.backup(table._db)
         return table
 
     @classmethod
-    def open(cls, generation: Generation, *, read_only: bool) -> ItemTable:
-        """Raises StoreDamaged when the file does not match its seal, sqlite3.Error when SQLite cannot read it."""
+    def open(cls, generation: Generation, *, store: str, read_only: bool) -> ItemTable:
+        """Raises StoreDamaged when the table is not the one that its seal tells of; sqlite3.Error when the system refuses."""
         try:
+            for suffix in ("-wal", "-shm"):
+                with suppress(FileNotFoundError):
+                    require_plain(generation.items.with_name(generation.items.name + suffix))
             seal = read_sealed_json(generation.seal)
             if seal["bytes"] != generation.items.stat().st_size or seal["crc"] != crc_of_file(generation.items):
                 raise StoreDamaged(f"{generation.items} does not match its seal")
         except (OSError, KeyError) as error:
             raise StoreDamaged(f"{generation.items} has no seal that can be read: {error}") from error
-        if not read_only:
-            return cls(_connect(generation.items, "rw"), generation.items)
+        table = cls(_connect(generation.items, "ro" if read_only else "rw"), generation.items)
         try:
-            table = cls(_connect(generation.items, "ro"), generation.items)
-            table.state()
-        except sqlite3.OperationalError:  # a read-only mount, where SQLite cannot make its shared memory
-            log = generation.items.with_name(generation.items.name + "-wal")
-            if log.exists() and log.stat().st_size:
+            table._check(generation.number, store, seal["seq"])
+            if not read_only:
+                table._keep()
+        except BaseException as error:
+            table.close()
+            if not isinstance(error, sqlite3.Error):
                 raise
-            table = cls(_connect(generation.items, "ro", immutable=True), generation.items)
+            log = generation.items.with_name(generation.items.name + "-wal")
+            if not read_only or (log.exists() and log.stat().st_size):
+                raise
+            # A read-only mount, where SQLite cannot make its shared memory. There is nothing in it to be missed.
+            table = cls(_connect(generation.items, "ro", immutable=True), generation.items, is_frozen=True)
         return table
+
+    def _keep(self) -> None:
+        """Keep SQLite from folding its log on closing, without a seal, and from removing it.
+
+        It does so when it thinks that it is the last connection. It would err: reading the main file for its CRC-32 lets
+        go of this process's locks on it (sqlite.org/howtocorrupt.html, 2.2). A reader that closes later leaves all as it is.
+        """
+        self._keeper = _connect(self._path, "ro")
+        self._keeper.execute("SELECT seq FROM state").fetchone()
+
+    def _check(self, generation: int, store: str, seq: int) -> None:
+        try:
+            state = self.state()
+        except (sqlite3.DatabaseError, TypeError) as error:
+            if isinstance(error, sqlite3.DatabaseError) and error.sqlite_errorcode & 0xFF in _REFUSALS:
+                raise
+            raise StoreDamaged(f"{self._path} cannot be read: {error}") from error
+        if (state.store, state.generation) != (store, generation):
+            raise StoreDamaged(f"{self._path} belongs to another store or generation")
+        if state.seq < seq:
+            raise StoreDamaged(f"{self._path} ends at frame {state.seq}, but its seal knows of frame {seq}")
+
+    def _begin(self, state: State) -> None:
+        """Make the tables, without any log: a table that was not finished is thrown away."""
+        for setting in ("journal_mode=OFF", "synchronous=OFF"):
+            self._db.execute(f"PRAGMA {setting}").fetchall()
+        self._db.executescript(_SCHEMA)
+        values = (state.store, state.generation, state.seq, state.journal_end, state.rows, state.items)
+        self._db.execute("INSERT INTO state VALUES (?,?,?,?,?,?)", values)
 
     def close(self) -> None:
         with self.lock:
             self._db.close()
+            if self._keeper is not None:
+                self._keeper.close()
 
     # ---- reading
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether a `reading` block is open."""
+        return self._db.in_transaction
 
     def version(self) -> int:
         """A number that changes when another connection has committed."""
@@ -109,13 +184,17 @@ class ItemTable:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Several reads of one moment."""
+        """Several reads of one moment; inside another such block, of that one's."""
         with self.lock:
-            self._db.execute("BEGIN")
+            if self._db.in_transaction:
+                yield
+                return
             try:
+                self._db.execute("BEGIN")
                 yield
             finally:
-                self._db.execute("COMMIT")
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")  # nothing was written
 
     def sums_from(self, first_row: int) -> NDArray[np.uint32]:
         """CRC-32 of the vectors from a row on that began an upsert."""
@@ -157,12 +236,18 @@ class ItemTable:
         rows.sort()
         return rows
 
-    def scan(self, after_row: int, limit: int, where: Filter | None) -> list[tuple[int, str, str]]:
-        """The next rows, in order: (row, id, metadata text)."""
+    def scan(self, after_id: str, limit: int, where: Filter | None) -> list[tuple[int, str, str]]:
+        """The next items, by id: (row, id, metadata text)."""
         sql, values = where.to_sql("metadata") if where is not None else ("1", [])
         with self.lock:
-            query = f"SELECT row, id, metadata FROM items WHERE row > ? AND {sql} ORDER BY row LIMIT ?"  # noqa: S608
-            return self._db.execute(query, (after_row, *values, limit)).fetchall()
+            query = f"SELECT row, id, metadata FROM items WHERE id > ? AND {sql} ORDER BY id LIMIT ?"  # noqa: S608
+            return self._db.execute(query, (after_id, *values, limit)).fetchall()
+
+    def rows_after(self, row: int, limit: int) -> list[tuple[int, str, str]]:
+        """The next rows that count: (row, id, metadata text)."""
+        with self.lock:
+            query = "SELECT row, id, metadata FROM items WHERE row > ? ORDER BY row LIMIT ?"
+            return self._db.execute(query, (row, limit)).fetchall()
 
     def problems(self) -> list[str]:
         """What SQLite itself finds wrong."""
@@ -176,8 +261,8 @@ class ItemTable:
     def writing(self) -> Iterator[None]:
         """All or nothing of what is done inside."""
         with self.lock:
-            self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._db.execute("BEGIN IMMEDIATE")
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
@@ -206,9 +291,13 @@ class ItemTable:
     def checkpoint(self, generation: Generation) -> None:
         """Fold SQLite's log into the main file as far as readers allow, and seal the main file."""
         with self.lock:
+            if self._is_sealed and not self.log_bytes():
+                return
+            seq, self._is_sealed = self.state().seq, False
+            replace_file(generation.seal, sealed_json({"seq": seq}))  # until it is sealed: no table, but a frame to reach
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            seal = {"bytes": self._path.stat().st_size, "crc": crc_of_file(self._path)}
-            replace_file(generation.seal, sealed_json(seal))
+            _write_seal(generation, seq)
+            self._is_sealed = True
 
     def log_bytes(self) -> int:
         log = self._path.with_name(self._path.name + "-wal")
@@ -225,10 +314,32 @@ class ItemTable:
         return state
 
 
+def sealed_seq(generation: Generation) -> int:
+    """The last frame that a seal knows of; 0 when there is no seal that can be read."""
+    try:
+        return int(read_sealed_json(generation.seal)["seq"])
+    except (OSError, StoreDamaged, KeyError):
+        return 0
+
+
+def _write_seal(generation: Generation, seq: int) -> None:
+    record = {"bytes": generation.items.stat().st_size, "crc": crc_of_file(generation.items), "seq": seq}
+    replace_file(generation.seal, sealed_json(record))
+
+
+def _unlink(path: Path) -> None:
+    for suffix in ("-wal", "-shm", ""):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
 def _connect(path: Path, mode: str, *, immutable: bool = False) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}" + ("&immutable=1" if immutable else "")
-    connection = sqlite3.connect(uri, uri=True, timeout=10.0, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(uri, uri=True, timeout=2.0, isolation_level=None, check_same_thread=False)
     settings: dict[str, Any] = {"synchronous": "NORMAL", "wal_autocheckpoint": 0, "cache_size": -16_384, "mmap_size": 1 << 31}
-    for name, value in settings.items():  # NORMAL: the journal is what is synced at each write
-        connection.execute(f"PRAGMA {name}={value}").fetchall()
+    try:
+        for name, value in settings.items():  # NORMAL: the journal is what is synced at each write
+            connection.execute(f"PRAGMA {name}={value}").fetchall()
+    except BaseException:
+        connection.close()
+        raise
     return connection

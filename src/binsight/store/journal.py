@@ -7,11 +7,17 @@ that of a delete holds `<H` (id bytes), id. The first frame (kind 0) holds the s
 
 from __future__ import annotations
 
+import mmap
+import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
+
+from binsight.errors import BadItem, StoreDamaged
 
 IDENTITY: Final = 0
 UPSERT: Final = 1
@@ -56,6 +62,10 @@ def identity_frame(text: str) -> bytes:
 
 
 def _frame(kind: int, seq: int, first_row: int, count: int, body: bytes) -> bytes:
+    if len(body) > _MAX_BODY:
+        raise BadItem(
+            f"want at most {_MAX_BODY} bytes of ids and metadata at once, got {len(body)}; pass fewer items in one call"
+        )
     frame = _HEAD.pack(MAGIC, kind, seq, first_row, count, len(body)) + body
     return frame + _SUM.pack(zlib.crc32(frame))
 
@@ -86,6 +96,40 @@ def read_frame(data: memoryview, offset: int) -> Frame | None:
     if kind == DELETE:
         return Frame(kind, seq, first_row, _delete_body(body, count), [], [], end)
     return Frame(kind, seq, first_row, [], [body.decode()], [], end)
+
+
+def refuse_hidden_frames(data: memoryview, end: int, journal: Path) -> None:
+    """Raise StoreDamaged when sound frames follow a damaged one: that is no torn last write."""
+    rest = bytes(data[end:])
+    at = rest.find(MAGIC, 1)
+    while at >= 0:
+        frame = read_frame(data, end + at)
+        if frame is not None:
+            raise StoreDamaged(
+                f"{journal} is damaged at byte {end}: frames before frame {frame.seq} (row {frame.first_row}) are lost; "
+                "restore the store from a backup"
+            )
+        at = rest.find(MAGIC, at + 1)
+
+
+def read_from(descriptor: int, start: int) -> memoryview:
+    """A copy of a file's bytes from `start` on: safe beside a writer that takes back an unfinished frame."""
+    parts: list[bytes] = []
+    while part := os.pread(descriptor, 1 << 24, start):
+        parts.append(part)
+        start += len(part)
+    return memoryview(b"".join(parts))
+
+
+@contextmanager
+def mapped(descriptor: int) -> Iterator[memoryview]:
+    """A file's bytes without a copy; the file must not be cut short meanwhile."""
+    size = os.fstat(descriptor).st_size
+    if not size:
+        yield memoryview(b"")
+        return
+    with mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
+        yield view
 
 
 def _upsert_body(body: bytes, count: int) -> tuple[list[str], list[str], list[int]]:

@@ -1,0 +1,502 @@
+"""Pictures in, unit vectors out: that they are the network's, however they are run, started and interrupted."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from binsight import checkpoint, openvino_export
+from binsight.encoder import Encoder, load_encoder
+from binsight.errors import BadImage, BadSettings, CannotBeDone, UnknownModel
+from binsight.mixed_precision import has_bf16
+from binsight.vectors import UNIT_TOLERANCE
+from tests.hub_server import hub
+from tests.model_folders import make_model_folder, timms_features
+
+SIZE = 96
+
+
+def noise(n: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Pictures with structure, so that a random network tells them apart."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (n, 6, 6, 3), dtype=np.uint8)
+    return np.stack([np.asarray(Image.fromarray(one).resize((SIZE, SIZE), Image.Resampling.BICUBIC)) for one in coarse])
+
+
+def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray((a * b).sum(axis=1), np.float32)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BINSIGHT_CACHE", str(root))
+        yield root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model_folder(tmp_path_factory.mktemp("models") / "small", size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def encoder(cache: Path, folder: Path) -> Encoder:
+    return load_encoder(f"local-dir:{folder}", device="cpu", precision="fp32")
+
+
+def started(code: str, *arguments: object, **environment: str) -> dict[str, Any]:
+    """What a new Python process prints as JSON on its last line."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+LOAD = """
+import json, sys, time
+import numpy as np
+from binsight.encoder import load_encoder
+from binsight.errors import BinsightError
+start = time.perf_counter()
+try:
+    encoder = load_encoder(sys.argv[1], device="cpu", precision="fp32")
+    pixels = np.load(sys.argv[2]) if len(sys.argv) > 2 else np.zeros((1, *encoder.preprocess.size, 3), np.uint8)
+    told = {"vectors": encoder.encode_pixels(pixels).vectors.tolist(), "fingerprint": encoder.info.fingerprint}
+except BinsightError as error:
+    told = {"error": type(error).__name__, "message": str(error)}
+told["took_s"] = time.perf_counter() - start
+told["modules"] = [m for m in ("torch", "timm", "openvino_telemetry", "huggingface_hub") if sys.modules.get(m)]
+print(json.dumps(told))
+"""
+
+
+# What the vectors are
+
+
+def test_vectors_are_those_of_timm(encoder: Encoder, folder: Path) -> None:
+    pixels = noise(20)
+    wanted = timms_features(folder, pixels)
+    assert (wanted @ wanted.T).min() < 0.99  # the pictures differ
+    assert cosines(encoder.encode_pixels(pixels).vectors, wanted).min() > 0.99999
+
+
+@pytest.mark.parametrize(
+    ("architecture", "model_args"),
+    [
+        ("resnet10t", {}),
+        ("test_vit", {"img_size": SIZE, "global_pool": "avg"}),
+        ("mobilenetv2_050", {"pad_type": "same", "bn_eps": 1e-3}),
+    ],
+)
+def test_vectors_are_those_of_timm_for_other_networks_and_arguments(
+    cache: Path, tmp_path: Path, architecture: str, model_args: dict[str, Any]
+) -> None:
+    made = make_model_folder(tmp_path / "m", architecture=architecture, size=SIZE, model_args=model_args)
+    loaded = load_encoder(str(made), device="cpu", precision="fp32")
+    assert loaded.runtime == "openvino fp32 on cpu"
+    pixels = noise(9)
+    assert cosines(loaded.encode_pixels(pixels).vectors, timms_features(made, pixels)).min() > 0.99999
+
+
+def test_the_fast_precision_stays_near(cache: Path, encoder: Encoder, folder: Path) -> None:
+    fast = load_encoder(f"local-dir:{folder}", device="cpu")
+    assert fast.runtime.startswith("openvino bf16" if has_bf16() else "openvino fp32")
+    assert fast.info.fingerprint == encoder.info.fingerprint
+    pixels = noise(32)
+    assert cosines(fast.encode_pixels(pixels).vectors, encoder.encode_pixels(pixels).vectors).mean() >= 0.999
+
+
+def test_torch_is_the_reference(cache: Path, encoder: Encoder, folder: Path) -> None:
+    reference = load_encoder(f"local-dir:{folder}", device="cpu", runtime="torch")
+    assert reference.runtime == "torch fp32 on cpu"
+    assert reference.info == encoder.info
+    pixels = noise(40)
+    assert cosines(reference.encode_pixels(pixels).vectors, timms_features(folder, pixels)).min() > 0.999999
+    half = load_encoder(f"local-dir:{folder}", device="cpu", runtime="torch", precision="bf16")
+    assert half.runtime == "torch bf16 on cpu"
+    assert cosines(reference.encode_pixels(pixels).vectors, half.encode_pixels(pixels).vectors).mean() >= 0.999
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 16, 21])
+def test_a_picture_has_the_same_vector_in_every_batch(encoder: Encoder, n: int) -> None:
+    pixels = noise(21)
+    alone = np.concatenate([encoder.encode_pixels(pixels[i : i + 1]).vectors for i in range(n)])
+    together = encoder.encode_pixels(pixels[:n]).vectors
+    assert cosines(alone, together).min() > 0.999999
+    assert np.abs(np.linalg.norm(together, axis=1) - 1).max() < UNIT_TOLERANCE
+
+
+def test_info_says_whose_vectors_these_are(encoder: Encoder, folder: Path) -> None:
+    assert encoder.info.dim == 256
+    assert encoder.info.metric == "cosine"
+    assert encoder.info.model == f"local-dir:{folder}"
+    assert encoder.info.fingerprint == checkpoint.open_folder(folder).fingerprint
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["resnet50", "mobilenetv2_100"])
+def test_real_photos_keep_a_mean_cosine_of_0_999(cache: Path, data_folder: Path, weights_folder: Path, name: str) -> None:
+    fast = load_encoder(f"local-dir:{weights_folder / name}", device="cpu")
+    photos = sorted((data_folder / "pc_parts").glob("*/*.jpg"))[::94]
+    pixels = np.stack([fast.preprocess.pixels(path) for path in photos])
+    agreed = cosines(fast.encode_pixels(pixels).vectors, timms_features(weights_folder / name, pixels))
+    assert agreed.mean() >= 0.999
+    assert agreed.min() >= 0.99
+    if has_bf16():
+        assert fast.runtime == f"openvino {'bf16' if name == 'resnet50' else 'bf16 and fp32'} on cpu"
+
+
+@pytest.mark.gpu
+def test_cuda_agrees_with_the_cpu(cache: Path, encoder: Encoder, folder: Path) -> None:
+    gpu = load_encoder(f"local-dir:{folder}", device="cuda")
+    assert gpu.runtime.startswith("torch ")
+    assert gpu.info == encoder.info
+    pixels = noise(300)
+    assert cosines(gpu.encode_pixels(pixels).vectors, encoder.encode_pixels(pixels).vectors).mean() >= 0.999
+
+
+# What it takes
+
+
+def test_all_kinds_of_pictures_are_taken_in_order(encoder: Encoder, tmp_path: Path) -> None:
+    pixels = noise(11)
+    images: list[Any] = [Image.fromarray(one) for one in pixels]
+    wanted = np.concatenate([encoder.encode([one]).vectors for one in images])
+    images[1] = pixels[1]
+    images[4] = tmp_path / "4.png"
+    Image.fromarray(pixels[4]).save(images[4])
+    images[5] = str(images[4])
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[9]).save(buffer, "PNG")
+    images[9] = buffer.getvalue()
+    wanted[5] = wanted[4]
+    for batch_size in (1, 4, 64):
+        assert cosines(encoder.encode(images, batch_size=batch_size).vectors, wanted).min() > 0.999999
+    assert encoder.encode(tuple(images)).counts is None
+
+
+def test_a_picture_is_preprocessed_as_the_model_wants_it(encoder: Encoder) -> None:
+    wide = Image.fromarray(noise(1)[0]).resize((400, 200))
+    pixels = encoder.preprocess.pixels(wide)
+    assert np.array_equal(encoder.encode([wide]).vectors, encoder.encode_pixels(pixels[np.newaxis]).vectors)
+
+
+def test_nothing_gives_nothing(encoder: Encoder) -> None:
+    for encoded in (encoder.encode([]), encoder.encode_pixels(noise(1)[:0])):
+        assert encoded.vectors.shape == (0, encoder.info.dim)
+        assert encoded.vectors.dtype == np.float32
+
+
+@pytest.mark.parametrize("n", [1, 30])
+def test_a_bad_picture_is_named(encoder: Encoder, tmp_path: Path, n: int) -> None:
+    images: list[Any] = list(noise(n))
+    images[n // 2] = tmp_path / "broken.jpg"
+    images[n // 2].write_bytes(b"no picture")
+    with pytest.raises(BadImage, match=rf"image {n // 2} \(.*broken\.jpg\): "):
+        encoder.encode(images, batch_size=4)
+
+
+def test_one_picture_instead_of_a_list_is_refused(encoder: Encoder) -> None:
+    for one in ("a.jpg", b"123", noise(1)[0], Path("a.jpg")):
+        with pytest.raises(BadSettings, match=r"pass one picture as \[picture\]"):
+            encoder.encode(one)  # type: ignore[arg-type]
+    with pytest.raises(BadSettings, match="batch_size of at least 1, got 0"):
+        encoder.encode([noise(1)[0]], batch_size=0)
+
+
+@pytest.mark.parametrize("wrong", [noise(2)[0], noise(2)[:, :95], noise(2).astype(np.float32), noise(2)[..., :2]])
+def test_pixels_of_another_shape_or_type_are_refused(encoder: Encoder, wrong: NDArray[Any]) -> None:
+    with pytest.raises(BadSettings, match=r"want uint8 pixels \(n, 96, 96, 3\), got "):
+        encoder.encode_pixels(wrong)
+
+
+def test_pixels_may_be_read_only_or_strided(encoder: Encoder) -> None:
+    pixels = noise(20)
+    wanted = encoder.encode_pixels(pixels).vectors
+    frozen = pixels.copy()
+    frozen.setflags(write=False)
+    for chosen in (slice(None), slice(0, 3), slice(None, None, -1), slice(0, 20, 2)):
+        assert cosines(encoder.encode_pixels(frozen[chosen]).vectors, wanted[chosen]).min() > 0.999999
+    reference = load_encoder(encoder.info.model, device="cpu", runtime="torch")
+    assert cosines(reference.encode_pixels(frozen).vectors, wanted).min() > 0.99999
+
+
+def test_many_threads_may_ask_at_once(encoder: Encoder) -> None:
+    pixels = noise(24)
+    wanted = encoder.encode_pixels(pixels).vectors
+    sizes = [1, 3, 8, 24, 11, 2, 7, 16] * 6
+
+    def ask(n: int) -> float:
+        return float(cosines(encoder.encode_pixels(pixels[:n]).vectors, wanted[:n]).min())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert min(pool.map(ask, sizes)) > 0.999999
+
+
+def test_warming_up_counts_as_loading(cache: Path, folder: Path) -> None:
+    fresh = load_encoder(f"local-dir:{folder}", device="cpu")
+    loaded_s = fresh.load_s
+    fresh.warm_up(8)
+    assert fresh.load_s > loaded_s > 0
+
+
+# Which models there are
+
+
+def test_unknown_choices_are_refused(folder: Path) -> None:
+    for choice, message in (
+        ({"device": "tpu"}, "want device 'auto', 'cpu', 'cuda' or 'cuda:N', got 'tpu'"),
+        ({"precision": "int4"}, "want precision 'auto' or 'fp32' or 'bf16', got 'int4'"),
+        ({"runtime": "onnx"}, "want runtime 'auto' or 'openvino' or 'torch', got 'onnx'"),
+        ({"device": "cuda", "runtime": "openvino"}, "OpenVINO runs on the CPU here"),
+    ):
+        with pytest.raises(BadSettings, match=message):
+            load_encoder(str(folder), **choice)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
+def test_a_device_that_is_not_there_is_refused(folder: Path) -> None:
+    with pytest.raises(CannotBeDone, match="there is no device cuda:3: torch sees 0 CUDA devices; take 'cpu'"):
+        load_encoder(str(folder), device="cuda:3")
+
+
+def test_unknown_models_are_refused_with_the_next_step(cache: Path, tmp_path: Path) -> None:
+    for name, message in (
+        ("binsight:nope", "there is 'binsight:colour-layout'"),
+        ("resnte50", "knows no model 'resnte50'; near: .*resnet50.*; or give local-dir:PATH"),
+        ("resnet50.nope", "knows no model 'resnet50.nope'"),
+        ("some/where", "some/where is no model folder"),
+        ("resnet50_mlp", "timm has no weights on the hub for 'resnet50_mlp'"),
+    ):
+        with pytest.raises(UnknownModel, match=message):
+            load_encoder(name)
+    made = make_model_folder(tmp_path / "m", config={"architecture": "resnte50"})
+    with pytest.raises(UnknownModel, match="knows no architecture 'resnte50'; near: "):
+        load_encoder(str(made))
+
+
+def without(folder: Path, target: Path, **changes: Any) -> Path:
+    """A copy of a model folder, its weights renamed or left out."""
+    shutil.copytree(folder, target)
+    state = load_file(folder / "model.safetensors")
+    prefix, left_out = changes.get("prefix", ""), changes.get("left_out", "")
+    save_file({f"{prefix}{k}": v for k, v in state.items() if k != left_out}, target / "model.safetensors")
+    return target
+
+
+@pytest.mark.parametrize("architecture", ["test_efficientnet", "dla46_c"])  # timm loads the second leniently
+def test_a_weight_that_is_missing_is_never_random(cache: Path, tmp_path: Path, architecture: str) -> None:
+    made = make_model_folder(tmp_path / "m", architecture=architecture)
+    names = [n for n, v in load_file(made / "model.safetensors").items() if v.ndim == 4]
+    lacking = without(made, tmp_path / "lacking", left_out=names[3])
+    with pytest.raises(UnknownModel, match=rf"does not fit {architecture}.*{names[3]}".replace(".", r"[\s\S]")):
+        load_encoder(str(lacking), device="cpu")
+
+
+def test_weights_under_names_that_timm_maps_are_loaded_as_timm_does(
+    cache: Path, tmp_path: Path, encoder: Encoder, folder: Path
+) -> None:
+    renamed = without(folder, tmp_path / "renamed", prefix="module.")
+    loaded = load_encoder(str(renamed), device="cpu", precision="fp32")
+    pixels = noise(5)
+    assert cosines(loaded.encode_pixels(pixels).vectors, encoder.encode_pixels(pixels).vectors).min() > 0.999999
+
+
+def test_weights_that_do_not_fit_are_refused(cache: Path, tmp_path: Path) -> None:
+    made = make_model_folder(tmp_path / "m", config={"model_args": {"output_stride": 16, "no_such": 1}})
+    with pytest.raises(UnknownModel, match="does not fit test_efficientnet with model_args"):
+        load_encoder(str(made), device="cpu")
+
+
+def test_the_built_in_model_needs_no_torch() -> None:
+    told = started(LOAD, "binsight:colour-layout")
+    assert told["modules"] == []
+    assert len(told["vectors"][0]) == 503
+
+
+# Starting
+
+
+def test_a_second_start_imports_no_torch_and_gives_the_same(encoder: Encoder, folder: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "p.npy", noise(3))
+    told = started(LOAD, f"local-dir:{folder}", tmp_path / "p.npy")
+    assert told["modules"] == []
+    assert told["fingerprint"] == encoder.info.fingerprint
+    assert cosines(np.array(told["vectors"], np.float32), encoder.encode_pixels(noise(3)).vectors).min() > 0.999999
+
+
+def test_changed_weights_are_another_model(cache: Path, encoder: Encoder, folder: Path, tmp_path: Path) -> None:
+    changed = shutil.copytree(folder, tmp_path / "changed")
+    times = (folder / "model.safetensors").stat()
+    state = load_file(folder / "model.safetensors")
+    save_file({k: v * 1.5 if k == "conv_stem.weight" else v for k, v in state.items()}, changed / "model.safetensors")
+    os.utime(changed / "model.safetensors", ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert load_encoder(str(changed), device="cpu").info.fingerprint != encoder.info.fingerprint
+
+
+@pytest.mark.parametrize("file", ["model.bin", "model.xml", "manifest.json"])
+def test_a_damaged_export_is_made_again(
+    encoder: Encoder, cache: Path, folder: Path, caplog: pytest.LogCaptureFixture, file: str
+) -> None:
+    entry = openvino_export.entry_of(encoder.info.fingerprint, cache)
+    path = entry / file
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with caplog.at_level(logging.WARNING):
+        again = load_encoder(f"local-dir:{folder}", device="cpu", precision="fp32")
+    assert "making it again" in caplog.text
+    assert openvino_export.open_export(entry, fingerprint=encoder.info.fingerprint) is not None
+    assert cosines(again.encode_pixels(noise(2)).vectors, encoder.encode_pixels(noise(2)).vectors).min() > 0.999999
+
+
+def test_the_export_of_another_model_is_not_taken(encoder: Encoder, cache: Path) -> None:
+    entry = openvino_export.entry_of(encoder.info.fingerprint, cache)
+    assert openvino_export.open_export(entry, fingerprint="0" * 64) is None
+    assert openvino_export.open_export(cache / "none", fingerprint="0" * 64) is None
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(
+    encoder: Encoder, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BINSIGHT_CACHE", str(tmp_path / "file"))
+    uncached = load_encoder(f"local-dir:{folder}", device="cpu", precision="fp32")
+    assert "is not kept, so each start makes it anew" in caplog.text
+    pixels = noise(20)
+    assert cosines(uncached.encode_pixels(pixels).vectors, encoder.encode_pixels(pixels).vectors).min() > 0.99999
+    assert cosines(uncached.encode_pixels(pixels[:1]).vectors, encoder.encode_pixels(pixels[:1]).vectors).min() > 0.99999
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home folder of the two processes of `first_starts`."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def first_starts(folder: Path, home: Path) -> list[dict[str, Any]]:
+    """What two processes say that start at once with an empty cache."""
+    with ThreadPoolExecutor(2) as pool:
+        environment = {"HOME": str(home), "BINSIGHT_CACHE": str(home / "cache")}
+        asked = [pool.submit(started, LOAD, folder, **environment) for _ in range(2)]
+        return [future.result() for future in asked]
+
+
+def test_two_first_starts_at_once_agree(first_starts: list[dict[str, Any]], home: Path) -> None:
+    assert first_starts[0]["vectors"] == first_starts[1]["vectors"]
+    assert len(list((home / "cache" / "openvino").iterdir())) == 1
+
+
+def test_starting_sends_no_usage_data(first_starts: list[dict[str, Any]], home: Path) -> None:
+    assert "openvino_telemetry" not in first_starts[0]["modules"]
+    assert [path.name for path in home.iterdir()] == ["cache"]  # its marks would lie in ~/intel
+
+
+def test_a_network_that_openvino_cannot_run_is_run_by_torch(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("BINSIGHT_CACHE", str(tmp_path))
+    monkeypatch.setattr(openvino_export, "LEAST_COSINE", 1.1)  # which no export reaches
+    assert load_encoder(str(folder), device="cpu").runtime == "torch fp32 on cpu"
+    assert "so torch does: its answer (3, 256) has cosine 1.00000" in caplog.text
+    with pytest.raises(CannotBeDone, match="OpenVINO cannot run this test_efficientnet"):
+        load_encoder(str(folder), device="cpu", runtime="openvino")
+
+
+# Models of the hub
+
+
+@pytest.fixture(scope="module")
+def hub_starts(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What processes say that start one after another, with a hub, without it, and with a damaged copy."""
+    root = tmp_path_factory.mktemp("hub")
+    made = make_model_folder(root / "timm", size=160)
+    pickled = root / "pickled"
+    pickled.mkdir()
+    shutil.copy(folder / "config.json", pickled)
+    (pickled / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n")
+    environment = {"BINSIGHT_CACHE": str(root / "cache"), "HF_HOME": str(root / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    told = {}
+    with hub({"acme/parts": folder, "acme/pickled": pickled, "timm/test_efficientnet.r160_in1k": made}) as endpoint:
+        environment["HF_ENDPOINT"] = endpoint
+        told["first"] = started(LOAD, "hf-hub:acme/parts", **environment)
+        told["lost"] = started(LOAD, "hf-hub:acme/none", **environment)
+        told["pickled"] = started(LOAD, "hf-hub:acme/pickled", **environment)
+        told["timm name"] = started(LOAD, "test_efficientnet", **environment)
+        told["second"] = started(LOAD, "hf-hub:acme/parts", **environment, HF_HUB_OFFLINE="1")
+        kept = checkpoint.kept_folder("hf-hub:acme/parts", root / "cache") / "model.safetensors"
+        kept.write_bytes(kept.read_bytes()[:-1000] + b"\0" * 1000)
+        shutil.rmtree(root / "hf")
+        told["damaged"] = started(LOAD, "hf-hub:acme/parts", **environment)
+    told["kept"] = {
+        name: checkpoint.open_folder(checkpoint.kept_folder(name, root / "cache"))
+        for name in ("hf-hub:acme/parts", "test_efficientnet")
+    }
+    return told
+
+
+def test_the_second_start_of_a_hub_model_needs_no_hub_and_no_torch(hub_starts: dict[str, Any], folder: Path) -> None:
+    assert hub_starts["first"]["fingerprint"] == checkpoint.open_folder(folder).fingerprint
+    assert hub_starts["second"]["vectors"] == hub_starts["first"]["vectors"]
+    assert hub_starts["second"]["fingerprint"] == hub_starts["first"]["fingerprint"]
+    assert hub_starts["second"]["modules"] == []
+
+
+def test_a_kept_copy_that_is_damaged_is_fetched_again(hub_starts: dict[str, Any], folder: Path) -> None:
+    assert hub_starts["damaged"]["vectors"] == hub_starts["first"]["vectors"]
+    kept = hub_starts["kept"]["hf-hub:acme/parts"]
+    assert kept.weights.read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_a_timm_name_takes_the_weights_of_its_hub_repository(hub_starts: dict[str, Any]) -> None:
+    kept = hub_starts["kept"]["test_efficientnet"]
+    assert hub_starts["timm name"]["fingerprint"] == kept.fingerprint
+    assert kept.config.preprocess.mean == (0.485, 0.456, 0.406)  # timm's own for this name, not the repository's
+    assert kept.config.dropped == ("classifier",)
+
+
+def test_a_repository_without_the_model_is_named(hub_starts: dict[str, Any]) -> None:
+    assert hub_starts["lost"]["error"] == hub_starts["pickled"]["error"] == "UnknownModel"
+    assert "no public acme/none" in hub_starts["lost"]["message"]
+    assert "has no model.safetensors, and pickled weights are not read" in hub_starts["pickled"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "the hub (http://127.0.0.1:9) cannot be reached"),
+        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE"),
+    ],
+)
+def test_without_a_network_the_way_out_is_named_soon(tmp_path: Path, environment: dict[str, str], message: str) -> None:
+    start = time.perf_counter()
+    told = started(LOAD, "resnet50", BINSIGHT_CACHE=str(tmp_path), HF_HOME=str(tmp_path / "hf"), **environment)
+    assert told["error"] == "ModelUnavailable"
+    assert message in told["message"]
+    assert told["message"].startswith("'resnet50' is not on this machine")
+    assert "local-dir:PATH" in told["message"]
+    assert time.perf_counter() - start < 30
