@@ -67,7 +67,7 @@ class Files:
 def loader_loop(model: Any, transform: Any, files: list[Path], out: Path) -> None:
     import torch
 
-    loader = torch.utils.data.DataLoader(Files(files, transform), batch_size=64, num_workers=2)
+    loader: Any = torch.utils.data.DataLoader(Files(files, transform), batch_size=64, num_workers=2)  # type: ignore[arg-type]
     found = []
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for batch in loader:

@@ -1,8 +1,8 @@
 """The model alone: `python -m bench.model`.
 
 Pictures a second from pixels in memory, interleaved over several rounds: OpenVINO as `load_encoder` runs it, and torch eager
-(one picture at a time and 64) and compiled. The cosine is to torch in float32 on photos, or on made pictures where there are none.
-A start is a new process, from its launch to its first vector, with an empty cache (first) and with a filled one (second).
+(one picture at a time and 64) and compiled. The cosine is to torch in float32 on photos, or on made pictures where there are
+none. A start is a new process, from its launch to its first vector, with an empty cache (first) and a filled one (second).
 """
 
 from __future__ import annotations

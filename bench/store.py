@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import faiss
+import faiss as _faiss  # its types lack most of it
 import numpy as np
 
 from bench.report import Figure, tell
@@ -30,6 +30,7 @@ from binsight.store.faiss_index import POINTS_PER_LIST, RowIndex, _codes, _list_
 from binsight.store.faiss_store import FaissStore
 from binsight.vectors import Vectors
 
+faiss: Any = _faiss
 Search = Callable[[Vectors], list[list[int]]]
 DIM = 512
 INFO = StoreInfo(DIM, "d" * 64, "bench")
@@ -102,7 +103,7 @@ class Raw:
     def search(self, probes: int, factor: float) -> Search:
         inner = faiss.SearchParametersIVF(nprobe=probes)
         parameters = faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
-        return lambda queries: self.index.search(queries, 10, params=parameters)[1].tolist()  # type: ignore[no-any-return]
+        return lambda queries: self.index.search(queries, 10, params=parameters)[1].tolist()
 
     def at_recall(self, wanted: float, queries: Vectors, truth: Any) -> Search:
         return cheapest(lambda probes, candidates: self.search(probes, candidates / 10), wanted, queries, truth)

@@ -25,7 +25,8 @@ class MeanColour:
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         self.pictures += len(pixels)
-        return pixels.mean(axis=(1, 2), dtype=np.float32) + np.float32(1)
+        means: NDArray[np.float32] = pixels.mean(axis=(1, 2), dtype=np.float32)
+        return means + np.float32(1)
 
 
 def mean_colour_encoder(fingerprint: str = "e" * 64) -> Encoder:

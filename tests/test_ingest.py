@@ -51,7 +51,11 @@ def figures(report: IngestReport) -> tuple[int, int, int, int, int]:
 def state(store: VectorStore) -> dict[str, tuple[str, list[float]]]:
     ids = sorted(item.id for item in store.scan())
     items, vectors = store.get(ids), store.vectors_of(ids)
-    return {one: (json.dumps(item.metadata, sort_keys=True), row.tolist()) for one, item, row in zip(ids, items, vectors) if item}
+    return {
+        one: (json.dumps(item.metadata, sort_keys=True), row.tolist())
+        for one, item, row in zip(ids, items, vectors, strict=True)
+        if item
+    }
 
 
 def test_a_folder_becomes_items_named_by_path_with_the_parent_as_label(
@@ -137,7 +141,7 @@ def test_a_source_without_a_picture_is_wrong_use(tmp_path: Path, name: str) -> N
 
 def test_two_inputs_with_one_id_are_both_named(parts: Path, tmp_path: Path) -> None:
     paint(tmp_path / "other/ram/a.png", RED)
-    with pytest.raises(BadSource, match="parts/ram/a.png and .*other/ram/a.png"):
+    with pytest.raises(BadSource, match=r"parts/ram/a\.png and .*other/ram/a\.png"):
         list_sources([str(parts), str(tmp_path / "other")])
 
 
@@ -297,9 +301,8 @@ def test_another_model_is_refused_before_anything_is_read(parts: Path, store: Ve
 
 
 def test_an_odd_file_name_is_listed_not_fatal(parts: Path, encoder: Encoder, store: VectorStore) -> None:
-    raw = os.fsencode(parts) + b"/ram/\xff.png"
-    with open(raw, "wb") as file:
-        file.write((parts / "ram/a.png").read_bytes())
+    raw = Path(os.fsdecode(os.fsencode(parts) + b"/ram/\xff.png"))
+    raw.write_bytes((parts / "ram/a.png").read_bytes())
     paint(parts / "ram/new\nline.png", RED)
     report = load(parts, encoder, store)
     assert figures(report) == (3, 0, 0, 0, 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from pathlib import Path
@@ -37,7 +36,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_commands_run_as_written(world: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(world)
     lines = [line.split("  #")[0].strip() for block in blocks("console") for line in block.splitlines()]
-    commands = [shlex.split(line.replace("--model resnet50", f"--model {MODEL}")) for line in lines if line.startswith("binsight ")]
+    commands = [
+        shlex.split(line.replace("--model resnet50", f"--model {MODEL}")) for line in lines if line.startswith("binsight ")
+    ]
     assert len(commands) >= 7
     for command in commands:
         assert run(command[1:]) == 0, (command, capfd.readouterr().err)
@@ -48,7 +49,7 @@ def test_the_python_runs_as_written(world: Path, tmp_path: Path, monkeypatch: py
     (tmp_path / "photo.jpg").write_bytes((world / "photo.jpg").read_bytes())
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), {})  # noqa: S102, our own text
-    assert os.path.isdir("parts.store")
+    assert Path("parts.store").is_dir()
 
 
 def test_the_make_targets_exist() -> None:

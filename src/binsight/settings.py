@@ -28,7 +28,7 @@ class Settings(BaseSettings):
         prefix = "BINSIGHT_"
         try:
             if environment is None:
-                return cls()
+                return cls()  # type: ignore[call-arg]  # fields have defaults, which mypy needs a plugin to see
             names = {prefix + name.upper(): name for name in cls.model_fields}
             return cls(**{names[name]: value for name, value in environment.items() if name in names})  # type: ignore[arg-type]
         except ValidationError as error:

@@ -207,7 +207,8 @@ def test_another_model_is_refused_with_both_fingerprints_and_3(shell: Shell, par
 
 
 def test_a_store_that_is_being_written_is_refused_at_once_with_the_pid(shell: Shell, parts: Path, store: Path) -> None:
-    program = f"import time; from binsight import open_store; s = open_store({str(store)!r}); print('open', flush=True); time.sleep(60)"
+    program = f"import time; from binsight import open_store; s = open_store({str(store)!r})\n"
+    program += "print('open', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as owner:
         try:
             assert owner.stdout is not None
@@ -228,7 +229,8 @@ def test_two_faiss_packages_are_named(shell: Shell, store: Path, tmp_path: Path,
     program = "import sys; from binsight.cli import run; sys.exit(run(sys.argv[1:]))"
     found = subprocess.run(
         [sys.executable, "-c", program, "store", "info", str(store)],
-        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": f"{other.parent}:{os.environ.get('PYTHONPATH', '')}"},
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": f"{other.parent}:{os.environ.get('PYTHONPATH', '')}"},
     )  # fmt: skip
     assert found.returncode == 3
     assert "faiss-cpu and faiss-gpu-cuvs are both installed" in found.stderr

@@ -46,8 +46,8 @@ def try_nth(children: Nursery, folder: Path, *, step: int, start: int) -> tuple[
 
 
 def test_the_nth_change_of_a_file_fails(children: Nursery, tmp_path: Path) -> None:
-    runs, met = try_nth(children, tmp_path, step=47, start=1)
-    assert met > 8
+    runs, met = try_nth(children, tmp_path, step=89, start=1)
+    assert met > 4
     assert runs > met
 
 
@@ -60,7 +60,7 @@ def test_every_change_of_a_file_fails_once(children: Nursery, tmp_path: Path, st
     assert met > 50
 
 
-@pytest.mark.parametrize("limit", [3000, 5000, 9000, 17_000, 30_000, 50_000, 80_000, 150_000, 250_000])
+@pytest.mark.parametrize("limit", [3000, 9000, 30_000, 80_000, 250_000])
 @pytest.mark.parametrize("through_close", [False, True])
 def test_files_may_not_grow(children: Nursery, tmp_path: Path, limit: int, through_close: bool) -> None:
     errors = suffer(children, tmp_path, limit=limit, through_close=through_close)
@@ -85,6 +85,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("through_close", [False, True])
 def test_the_disk_is_full(children: Nursery, small_disk: Path, through_close: bool) -> None:
-    for spare in (0, 4096, 20_000, 60_000, 120_000, 300_000):
+    for spare in (0, 20_000, 120_000):
         errors = suffer(children, small_disk, spare=spare, through_close=through_close)
         assert errors, spare

@@ -191,6 +191,24 @@ def write_script(folder: str, acks: str, nth: int) -> None:
     store.close()
 
 
+def write_down(folder: str, changes: str) -> None:
+    """Do the short script with every change of a file written down, and a mark after each operation."""
+    from binsight.store import log
+
+    log.CHECKPOINT_BYTES = 150_000  # type: ignore[attr-defined]
+    library = ctypes.CDLL(None)
+    library.changes_record(os.open(changes, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))
+    store = open_store(folder, create=INFO)
+    for number, operation in enumerate(short_script()):
+        if operation["op"] == "reopen":
+            store.close()
+            store = open_store(folder)
+        else:
+            do(store, operation)
+        library.changes_mark(ctypes.c_long(number + 1))
+    store.close()
+
+
 def obey(folder: str, orders: str, answers: str) -> None:
     """Do each operation that comes through a pipe, and say so."""
     be_hasty()
@@ -341,7 +359,7 @@ def look_around(folder: str, store: VectorStore | None, worlds: list[World]) -> 
 
 
 PROGRAMS: dict[str, Callable[..., None]] = {
-    one.__name__: one for one in (write, write_script, obey, make, hold, read, troubled)
+    one.__name__: one for one in (write, write_script, write_down, obey, make, hold, read, troubled)
 }
 
 

@@ -30,7 +30,8 @@ def demo(
     print(  # noqa: T201, the command's answer
         f"model      {report.model} (hand-made features: nothing was learned)\n"
         f"indexed    {report.indexed} pictures, {report.images_per_s:.0f} a second\n"
-        f"recall@1   {recall['all']:.1%} of {report.queries} unseen views (parts {recall['part']:.1%}, bins {recall['bin']:.1%})\n"
+        f"recall@1   {recall['all']:.1%} of {report.queries} unseen views "
+        f"(parts {recall['part']:.1%}, bins {recall['bin']:.1%})\n"
         f"a search   {report.search_ms:.1f} ms (decode, model and store)\n"
         f"look at    {report.page}\n"
         f"           {report.sheet}\n"

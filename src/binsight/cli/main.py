@@ -45,6 +45,7 @@ def _options(
         bool, typer.Option("--version", help="Show the version and end.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
+    del version  # its callback has answered
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="binsight: %(message)s", stream=sys.stderr, force=True)
 

@@ -90,8 +90,8 @@ def compact(url: Url, as_json: AsJson = False) -> int:
 
 def info_json(told_: StoreInfo) -> Metadata:
     """What `store info --json` prints."""
-    document = asdict(told_)
-    detail = document.pop("detail")
+    document: Metadata = asdict(told_)
+    detail: Metadata = document.pop("detail")
     return {"items": document.pop("items")} | document | detail
 
 

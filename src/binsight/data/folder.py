@@ -21,7 +21,7 @@ def list_folder(folder: Path, *, id_prefix: str = "") -> Listing:
     listing = Listing(root)
     skipped = 0
     for path in _walk(root):
-        uri = inside(root, Path(path))
+        uri = inside(root, path)
         if uri is None or not is_picture_file(path):
             skipped += 1
         else:
@@ -44,7 +44,7 @@ def _picture(root: Path, uri: str, id_prefix: str) -> Picture:
     return Picture(id_prefix + uri, root, uri, {"path": uri, "label": parent})
 
 
-def _walk(folder: Path) -> Iterator[str]:
+def _walk(folder: Path) -> Iterator[Path]:
     """Paths of all entries that are no folders, sorted; a link to a folder is not followed."""
 
     def refuse(error: OSError) -> None:
@@ -52,6 +52,6 @@ def _walk(folder: Path) -> Iterator[str]:
 
     for here, folders, files in os.walk(folder, onerror=refuse):
         folders.sort()
-        linked = [name for name in folders if os.path.islink(os.path.join(here, name))]
+        linked = [name for name in folders if Path(here, name).is_symlink()]
         for name in sorted([*files, *linked]):
-            yield os.path.join(here, name)
+            yield Path(here, name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +39,7 @@ def list_manifest(file: Path, *, root: Path | None = None, id_prefix: str = "") 
     rows, refused = _rows(file, base)
     pictures = []
     for row in rows:
-        if not os.path.isfile(base / row.uri):
+        if not (base / row.uri).is_file():
             refused.append(Refusal(str(base / row.uri), f"no such file, but {row.place} names it"))
         else:
             pictures.append(Picture(id_prefix + (row.id or row.uri), base, row.uri, {"path": row.uri, **row.fields}))
@@ -64,16 +63,17 @@ def with_metadata(listings: list[Listing], file: Path, *, root: Path | None = No
     used: set[str] = set()
     found = []
     for listing in listings:
-        pictures, unlisted = [], []
+        pictures: list[Picture] = []
+        unlisted: list[str] = []
         for picture in listing.pictures:
-            row = by_path.get(str(picture.path))
-            if row is None:
+            named = by_path.get(str(picture.path))
+            if named is None:
                 unlisted.append(str(picture.path))
                 pictures.append(picture)
                 continue
             used.add(str(picture.path))
-            one = id_prefix + row.id if row.id is not None else picture.id
-            pictures.append(Picture(one, picture.root, picture.uri, picture.metadata | row.fields))
+            one = id_prefix + named.id if named.id is not None else picture.id
+            pictures.append(Picture(one, picture.root, picture.uri, picture.metadata | named.fields))
         found.append(replace(listing, pictures=pictures, unlisted=unlisted))
     missing = [path for path in by_path if path not in used]
     refused += [Refusal(path, f"no such picture among the sources, but {by_path[path].place} names it") for path in missing]

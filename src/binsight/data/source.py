@@ -69,18 +69,18 @@ def inside(root: Path, path: Path) -> str | None:
     return relative.replace(os.sep, "/")
 
 
-def is_picture_file(path: str) -> bool | None:
+def is_picture_file(path: Path) -> bool | None:
     """Whether a regular file is a picture by its ending or its first bytes; None when it is no regular file."""
     try:
-        found = os.stat(path)
+        found = path.stat()
     except OSError:
         return None
     if not stat.S_ISREG(found.st_mode):
         return None
-    if os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES:
+    if path.suffix.lower() in PICTURE_SUFFIXES:
         return True
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             head = file.read(16)
     except OSError:
         return False
