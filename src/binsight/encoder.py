@@ -157,7 +157,13 @@ def load_encoder(model: str, *, device: str = "auto", precision: str = "auto", r
             preprocess, fingerprint = opened.config.preprocess, opened.fingerprint
             chosen = _runtime_of(opened, device, precision, runtime)
     load_s = time.perf_counter() - started
-    return Encoder(model=model, fingerprint=fingerprint, preprocess=preprocess, runtime=chosen, load_s=load_s)
+    return Encoder(model=_lasting(model), fingerprint=fingerprint, preprocess=preprocess, runtime=chosen, load_s=load_s)
+
+
+def _lasting(model: str) -> str:
+    """The name that a store remembers: a folder by its absolute path, so that it is found from anywhere."""
+    folder = checkpoint.folder_of(model) if not model.startswith("binsight:") else None
+    return f"local-dir:{folder.resolve()}" if folder is not None else model
 
 
 def _check_choices(device: str, precision: str, runtime: str) -> None:

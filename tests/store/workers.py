@@ -326,7 +326,7 @@ def troubled(folder: str, told: str, trouble: dict[str, int], through_close: boo
                 do(store, operation)
             except CannotBeDone as error:
                 errors.append(str(error))
-                if "whether it counts" in str(error):
+                if "settles whether it counts" in str(error):
                     worlds += [after(world, operation) for world in worlds]
                 look_around(folder, store, worlds)
                 if through_close and store is not None:

@@ -335,9 +335,12 @@ def _unlink(path: Path) -> None:
 def _connect(path: Path, mode: str, *, immutable: bool = False) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}" + ("&immutable=1" if immutable else "")
     connection = sqlite3.connect(uri, uri=True, timeout=2.0, isolation_level=None, check_same_thread=False)
-    settings: dict[str, Any] = {"synchronous": "NORMAL", "wal_autocheckpoint": 0, "cache_size": -16_384, "mmap_size": 1 << 31}
+    settings: dict[str, Any] = {
+        "synchronous": "NORMAL",  # the journal is what is synced at each write
+        "wal_autocheckpoint": 0, "cache_size": -16_384, "mmap_size": 1 << 31, "trusted_schema": "OFF",
+    }  # fmt: skip
     try:
-        for name, value in settings.items():  # NORMAL: the journal is what is synced at each write
+        for name, value in settings.items():
             connection.execute(f"PRAGMA {name}={value}").fetchall()
     except BaseException:
         connection.close()

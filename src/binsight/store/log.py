@@ -332,7 +332,7 @@ class VectorLog:
             self._take_dead((np.array(dead, dtype=np.int64), self._dead_seq + len(dead)))
         except BaseException as error:
             self._unfinished = self._take_back
-            kept = "nothing of this call was kept" if self._is_settled() else "whether it counts is settled by the next write"
+            kept = "nothing of this call was kept" if self._is_settled() else "the next write settles whether it counts"
             if isinstance(error, OSError | sqlite3.Error):
                 raise StoreWriteFailed(f"could not write to {self.folder}: {error}; {kept}") from error
             raise
@@ -390,9 +390,7 @@ class VectorLog:
                 point_to(self.folder, identity)
                 self._settle()
             except BaseException as error:
-                kept = (
-                    "the store holds what it held" if self._is_settled() else "whether it counts is settled by the next write"
-                )
+                kept = "the store holds what it held" if self._is_settled() else "the next write settles whether it counts"
                 if isinstance(error, OSError | sqlite3.Error):
                     raise StoreWriteFailed(f"could not compact {self.folder}: {error}; {kept}") from error
                 raise

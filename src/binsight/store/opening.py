@@ -35,6 +35,7 @@ from binsight.store.files import (
 )
 from binsight.store.items import ItemTable, State, sealed_seq
 from binsight.store.journal import (
+    DELETE,
     IDENTITY,
     UPSERT,
     Frame,
@@ -50,6 +51,9 @@ log = logging.getLogger(__name__)
 
 HEADER_BYTES = 4096  # before the first row, so that rows begin on a page
 _READER_PATIENCE_S = 2.0
+_IDENTITY = {"format": str, "version": int, "store": str, "generation": int, "dim": int} | dict.fromkeys(
+    ("fingerprint", "model", "metric", "created"), str
+)
 
 
 @final
@@ -136,16 +140,22 @@ def _open(folder: Path, stamp: tuple[int, int], *, is_writer: bool, is_patient: 
 
 def _read_identity(files: Generation, pointer: Metadata, vectors_fd: int, journal_fd: int) -> tuple[Metadata, int]:
     """What the journal's first frame says, compared with CURRENT and the vectors' header; and where that frame ends."""
-    frame = read_frame(memoryview(os.pread(journal_fd, 1 << 20, 0)), 0)
-    if frame is None or frame.kind != IDENTITY:
-        raise StoreDamaged(f"{files.journal} has lost its first frame; restore the store from a backup")
-    identity: Metadata = json.loads(frame.metadata[0])
+    identity, start = _identity_in(os.pread(journal_fd, 1 << 20, 0), files.journal)
     names = ("format", "version", "store", "generation")
     if [identity[name] for name in names] != [pointer[name] for name in names]:
         raise StoreDamaged(f"{files.journal} belongs to another store or generation than {CURRENT} names")
     if os.pread(vectors_fd, HEADER_BYTES, 0) != _vectors_header(identity):
         raise StoreDamaged(f"{files.vectors} has a damaged header, or belongs to another store or generation")
-    return identity, frame.end
+    return identity, start
+
+
+def _identity_in(data: bytes, journal: Path) -> tuple[Metadata, int]:
+    frame = read_frame(memoryview(data), 0)
+    if frame is not None and frame.kind == IDENTITY:
+        identity = json.loads(frame.metadata[0])
+        if all(isinstance(identity.get(name), kind) for name, kind in _IDENTITY.items()) and identity["dim"] > 0:
+            return identity, frame.end
+    raise StoreDamaged(f"{journal} has lost its first frame; restore the store from a backup")
 
 
 # ---- the table
@@ -248,7 +258,9 @@ def _apply(table: ItemTable, state: State, frame: Frame) -> State:
     if frame.kind == UPSERT:
         sums = np.array(frame.sums, dtype="<u4").tobytes()
         return table.put(state, frame.end, frame.ids, frame.metadata, sums)[0]
-    return table.drop(state, frame.end, frame.ids)[0]
+    if frame.kind == DELETE:
+        return table.drop(state, frame.end, frame.ids)[0]
+    raise StoreDamaged(f"journal frame {frame.seq} is of kind {frame.kind}, which this version does not know")
 
 
 def _check_sizes(opened: OpenFiles) -> None:
@@ -324,10 +336,7 @@ def read_pointer(folder: Path) -> tuple[Metadata, bool]:
             raise StoreDamaged(f"{folder / CURRENT} is missing or damaged, and {len(journals)} journals are there") from error
         require_plain(journals[0])
         with journals[0].open("rb") as file:
-            frame = read_frame(memoryview(file.read(1 << 20)), 0)
-        if frame is None or frame.kind != IDENTITY:
-            raise
-        pointer, is_sound = json.loads(frame.metadata[0]), False
+            pointer, is_sound = _identity_in(file.read(1 << 20), journals[0])[0], False
     if pointer.get("format") != FORMAT or pointer.get("version") != VERSION or not isinstance(pointer.get("generation"), int):
         raise NotAStore(f"{folder} has format {pointer.get('format')!r} version {pointer.get('version')!r}; want {VERSION}")
     return pointer, is_sound
