@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -493,10 +492,9 @@ def test_a_repository_without_the_model_is_named(hub_starts: dict[str, Any]) -> 
     ],
 )
 def test_without_a_network_the_way_out_is_named_soon(tmp_path: Path, environment: dict[str, str], message: str) -> None:
-    start = time.perf_counter()
-    told = started(LOAD, "resnet50", BINSIGHT_CACHE=str(tmp_path), HF_HOME=str(tmp_path / "hf"), **environment)
+    told = started(LOAD, "hf-hub:acme/parts", BINSIGHT_CACHE=str(tmp_path), HF_HOME=str(tmp_path / "hf"), **environment)
     assert told["error"] == "ModelUnavailable"
     assert message in told["message"]
-    assert told["message"].startswith("'resnet50' is not on this machine")
+    assert told["message"].startswith("'hf-hub:acme/parts' is not on this machine")
     assert "local-dir:PATH" in told["message"]
-    assert time.perf_counter() - start < 30
+    assert told["took_s"] < 15

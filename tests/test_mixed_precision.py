@@ -12,7 +12,7 @@ from binsight import mixed_precision
 from binsight.mixed_precision import choose, dead_leaves
 
 UNITS = [frozenset({"a1", "a2"}), frozenset({"b"}), frozenset({"c"})]
-GAINS = {"a1": 0.0005, "a2": 0.0005, "b": 0.003, "c": 0.0001}
+GAINS = {"a1": 0.0005, "a2": 0.0005, "b": 0.003, "c": 0.0002}
 
 
 def kept_by(pure: float) -> tuple[str, frozenset[str]]:
@@ -30,35 +30,51 @@ def test_a_network_that_does_not_mind_is_not_searched() -> None:
     assert kept_by(0.9992) == ("bf16", frozenset())
 
 
-def test_the_layers_that_gain_most_are_kept_until_it_is_enough() -> None:
-    assert kept_by(0.9965) == ("mixed", frozenset({"b"}))
-    assert kept_by(0.9955) == ("mixed", frozenset({"a1", "a2", "b"}))
-    assert kept_by(0.99495) == ("mixed", frozenset({"a1", "a2", "b", "c"}))
+def test_the_fewest_layers_are_kept_from_the_input_on() -> None:
+    assert kept_by(0.9982) == ("mixed", frozenset({"a1", "a2"}))
+    assert kept_by(0.9970) == ("mixed", frozenset({"a1", "a2", "b"}))
+    assert kept_by(0.9949) == ("mixed", frozenset({"a1", "a2", "b", "c"}))
 
 
 def test_a_network_for_which_nothing_is_enough_is_run_in_float32() -> None:
     assert kept_by(0.98)[0] == "fp32"
+    assert choose([], lambda kept: 0.99) == "fp32"
 
 
-def test_units_are_a_depthwise_convolution_and_the_one_after_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("needed", range(1, 21))
+def test_the_search_is_short(needed: int) -> None:
+    units = [frozenset({str(number)}) for number in range(20)]
+    asked: list[int] = []
+
+    def cosine(kept: Iterable[str]) -> float:
+        asked.append(len(list(kept)))
+        return 0.9995 if asked[-1] >= needed else 0.99
+
+    assert choose(units, cosine) == "mixed"
+    assert asked[-1] == needed
+    assert len(asked) <= 8
+
+
+def test_units_begin_at_a_depthwise_convolution_and_the_first_at_the_input(tmp_path: Path) -> None:
     kinds = [
         "Parameter",
         "Convolution",
         "Clamp",
         "GroupConvolution",
         "Const",
-        "Add",
         "Convolution",
+        "GroupConvolution",
         "Add",
-        "Convolution",
-        "Add",
+        "Result",
     ]
-    layers = "".join(f'<layer id="{i}" name="{kind}{i}" type="{kind}"/>' for i, kind in enumerate([*kinds, *kinds[3:7]]))
+    layers = "".join(f'<layer id="{i}" name="{kind}{i}" type="{kind}"/>' for i, kind in enumerate(kinds))
     (tmp_path / "m.xml").write_text(f"<net><layers>{layers}</layers></net>")
     assert mixed_precision._units(tmp_path / "m.xml") == [
-        {"GroupConvolution3", "Add5", "Convolution6", "Add7"},
-        {"GroupConvolution10", "Add12", "Convolution13"},
+        {"Convolution1", "Clamp2", "GroupConvolution3", "Convolution5"},
+        {"GroupConvolution6", "Add7"},
     ]
+    (tmp_path / "m.xml").write_text(f"<net><layers>{layers.replace('Group', '')}</layers></net>")
+    assert mixed_precision._units(tmp_path / "m.xml") == []
 
 
 @pytest.mark.parametrize("size", [(224, 224), (5, 3), (31, 97)])

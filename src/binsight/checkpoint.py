@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from binsight import weights
+from binsight import hub, weights
 from binsight.errors import BinsightError, UnknownModel
 from binsight.preprocess import Preprocess
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-_LOCAL, _HUB = "local-dir:", "hf-hub:"
+_LOCAL = "local-dir:"
 _CONFIG_LIMIT = 16 << 20  # bytes; ImageNet-22k's label descriptions take 2 MB
 _PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.pkl")
 # What timm.create_model or its builder would take for itself: a place to load from, or another kind of network.
@@ -70,7 +70,7 @@ def folder_of(model: str) -> Path | None:
     """
     if model.startswith(_LOCAL):
         return Path(model.removeprefix(_LOCAL)).expanduser()
-    if model.startswith(_HUB):
+    if model.startswith(hub.PREFIX):
         return None
     folder = Path(model).expanduser()
     return folder if "/" in model or (folder / CONFIG).is_file() else None

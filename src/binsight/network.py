@@ -1,4 +1,4 @@
-"""The networks of timm: fetched, built with their weights, and wrapped to take pixels. With `encoder`, the only torch import.
+"""The networks of timm: looked up, built with their weights, and wrapped to take pixels. With `encoder`, the only torch import.
 
 A network never starts from random numbers here: every weight must come from the file, or loading fails.
 """
@@ -6,12 +6,9 @@ A network never starts from random numbers here: every weight must come from the
 from __future__ import annotations
 
 import difflib
-import json
 import logging
-import shutil
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
@@ -24,10 +21,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning  # torch.jit names it without exporting it to type checkers
 
-from binsight.errors import ModelUnavailable, UnknownModel
+from binsight.errors import UnknownModel
 
-_HUB = "hf-hub:"
-_CONNECT_S = 4.0  # to a hub that answers at all, a HEAD request takes well under a second
 _SOURCE_KEYS = frozenset({"url", "file", "hf_hub_id", "hf_hub_filename", "source", "state_dict", "custom_load"})
 _log = logging.getLogger(__name__)
 
@@ -116,32 +111,20 @@ def quiet_tracing() -> Iterator[None]:
         yield
 
 
-def fetch(model: str, folder: Path) -> None:
-    """Put a timm or hf-hub model's config.json and model.safetensors into a folder, as a timm `local-dir`.
+def look_up(model: str) -> tuple[dict[str, Any], str]:
+    """What timm knows of a pretrained model by name: a config.json for it, and the hub's repository with its weights.
 
-    Raises UnknownModel (no such architecture, no weights, or only pickled ones) or ModelUnavailable (no network).
+    Raises UnknownModel when it knows no such model, or no weights for it.
     """
-    if model.startswith(_HUB):
-        repository, _, revision = model.removeprefix(_HUB).partition("@")
-        config = _download(model, repository, "config.json", revision or None)
-        weights = _download(model, repository, "model.safetensors", revision or None)
-        shutil.copyfile(config, folder / "config.json")
-    else:
-        architecture = model.partition(".")[0]
-        try:
-            cfg = timm.models.get_pretrained_cfg(model, allow_unregistered=False)
-        except RuntimeError as error:
-            raise UnknownModel(
-                f"timm {timm.__version__} knows no model {model!r}{_near(model)}; or give local-dir:PATH"
-            ) from error
-        if not cfg.hf_hub_id:
-            raise UnknownModel(f"timm has no weights on the hub for {model!r}; give a folder that has them as local-dir:PATH")
-        weights = _download(model, cfg.hf_hub_id, "model.safetensors", None)
-        kept = {key: value for key, value in cfg.to_dict().items() if key not in _SOURCE_KEYS}
-        (folder / "config.json").write_text(
-            json.dumps({"architecture": architecture, "pretrained_cfg": kept}), encoding="utf-8"
-        )
-    shutil.copyfile(weights, folder / "model.safetensors")
+    try:
+        cfg = timm.models.get_pretrained_cfg(model, allow_unregistered=False)
+    except RuntimeError as error:
+        near = _near(model)
+        raise UnknownModel(f"timm {timm.__version__} knows no model {model!r}{near}; or give local-dir:PATH") from error
+    if not cfg.hf_hub_id:
+        raise UnknownModel(f"timm has no weights on the hub for {model!r}; give a folder that has them as local-dir:PATH")
+    kept = {key: value for key, value in cfg.to_dict().items() if key not in _SOURCE_KEYS}
+    return {"architecture": model.partition(".")[0], "pretrained_cfg": kept}, cfg.hf_hub_id
 
 
 def _load_renamed(architecture: str, safetensors: Path, model_args: Mapping[str, Any], cfg: dict[str, Any]) -> nn.Module:
@@ -161,57 +144,6 @@ def _load_renamed(architecture: str, safetensors: Path, model_args: Mapping[str,
     if random := [name for name in first if not torch.equal(first[name], second[name])]:
         raise UnknownModel(f"{len(random)} weights are not in the file, for example {random[0]!r}")
     return built[0]  # type: ignore[no-any-return]  # timm is untyped here
-
-
-def _download(model: str, repository: str, filename: str, revision: str | None) -> Path:
-    """A file of a hub repository, from the hub's own cache when it lies there."""
-    import huggingface_hub as hub  # 0.2 s that a local folder does not need
-    from huggingface_hub import constants, errors
-
-    instead = "give a folder that holds the model as local-dir:PATH (config.json and model.safetensors)"
-    get: Callable[..., str] = hub.hf_hub_download
-    try:
-        return Path(get(repository, filename, revision=revision, local_files_only=True))
-    except errors.LocalEntryNotFoundError:
-        pass
-    except ValueError as error:  # HFValidationError: no repository's name
-        raise UnknownModel(f"{model!r} names no hub repository: {error}") from error
-    if constants.HF_HUB_OFFLINE:
-        raise ModelUnavailable(f"{model!r} is not on this machine, and HF_HUB_OFFLINE forbids the network; {instead}")
-    if not _answers(constants.ENDPOINT):
-        raise ModelUnavailable(
-            f"{model!r} is not on this machine, and the hub ({constants.ENDPOINT}) cannot be reached; {instead}"
-        )
-    try:
-        return Path(get(repository, filename, revision=revision, etag_timeout=_CONNECT_S))
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise UnknownModel(f"{constants.ENDPOINT} has no public {repository} {revision or ''}; {instead}") from error
-    except errors.LocalEntryNotFoundError as error:  # also an EntryNotFoundError, so it stands first
-        raise ModelUnavailable(f"{model!r} could not be fetched from {constants.ENDPOINT}: {error}; {instead}") from error
-    except errors.EntryNotFoundError as error:
-        raise UnknownModel(f"{repository} has no {filename}, and pickled weights are not read; {instead}") from error
-    except (errors.HfHubHTTPError, OSError) as error:
-        raise ModelUnavailable(f"{model!r} could not be fetched from {constants.ENDPOINT}: {error}; {instead}") from error
-
-
-def _answers(endpoint: str) -> bool:
-    """Whether a server is there, asked once: the hub's own client would try for half a minute."""
-    from huggingface_hub import get_session
-
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            get_session().head(endpoint, timeout=_CONNECT_S)
-        except Exception as error:  # noqa: BLE001  # the client's own errors; its library has changed name twice
-            _log.info("%s does not answer: %s", endpoint, error)
-        else:
-            answered.set()
-
-    asking = threading.Thread(target=ask, daemon=True)  # a name server that is silent ignores the timeout
-    asking.start()
-    asking.join(2 * _CONNECT_S)
-    return answered.is_set()
 
 
 def _near(model: str) -> str:

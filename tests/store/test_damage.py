@@ -6,6 +6,7 @@ says what is damaged. Damage to a file that is only a cache heals by itself.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -18,9 +19,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from binsight.errors import BinsightError, CannotBeDone, StoreDamaged
+from binsight.errors import BinsightError, CannotBeDone, NotAStore, StoreDamaged
 from binsight.records import Item, Match
 from binsight.store import faiss_store, open_store
+from binsight.store.files import sealed_json
+from binsight.store.journal import identity_frame
 from binsight.vectors import Vectors
 from tests.store.workers import INFO, World, after, do, item_of, vector_of
 
@@ -279,8 +282,9 @@ def moments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sample]:
     live, world, found = folder / "live", World(), {}
     for moment in range(4):  # 0: generation 1; 1: compacted; 2: written to; 3: folded and written to again
         with open_store(live, create=INFO) as store:
-            for start in range(0, 240, 40):
-                operation = {"op": "upsert", "ids": [f"id {start + n}" for n in range(40)], "first": moment * 1000 + start}
+            for start in range(0, 40 if moment == 2 else 240, 40):  # few pages at 2: its log is a patch on what comes later
+                names = [f"id {start + n}" for n in range(3 if moment == 2 else 40)]
+                operation = {"op": "upsert", "ids": names, "first": moment * 1000 + start}
                 do(store, operation)
                 world = after(world, operation)
             if moment == 1:
@@ -432,3 +436,20 @@ def test_a_lost_CURRENT_never_lets_a_new_store_overwrite_the_old(samples: dict[s
     (work / "CURRENT").unlink()
     with open_store(work, create=INFO) as store:
         assert len(store) == len(samples["small"].world)
+
+
+@pytest.mark.parametrize(
+    "lie", [{"dim": 0}, {"dim": "16"}, {"generation": "../1"}, {"store": None}, {"model": 7}, {"version": 99}, {"dim": 1 << 40}]
+)
+def test_a_store_that_was_made_up_is_refused(samples: dict[str, Sample], tmp_path: Path, lie: dict[str, object]) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(samples["small"].folder, work)
+    with open_store(work) as store:
+        told: dict[str, object] = {"format": "binsight-store", "version": 1, "store": "", "generation": 2, "dim": 16}
+        told |= {"fingerprint": store.info.fingerprint, "model": "", "metric": "cosine", "created": ""} | lie
+    for path in work.glob("journal-*"):
+        path.write_bytes(identity_frame(json.dumps(told)))
+    (work / "CURRENT").write_bytes(sealed_json(told))
+    for read_only in (True, False):
+        with pytest.raises((StoreDamaged, NotAStore)):
+            open_store(work, read_only=read_only)

@@ -131,7 +131,8 @@ def kill_at(children: Nursery, folder: Path, nth: int) -> bool:
 
 
 def test_killed_at_chosen_changes_of_a_file(children: Nursery, tmp_path: Path) -> None:
-    assert sum(kill_at(children, tmp_path, nth) for nth in range(1, 1200, 110)) > 4
+    in_a_row, here_and_there = range(40, 56), range(100, 1200, 150)
+    assert sum(kill_at(children, tmp_path, nth) for nth in (*in_a_row, *here_and_there)) > 18
 
 
 @pytest.mark.torture

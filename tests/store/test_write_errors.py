@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.workers import Nursery, nursery
+from binsight.errors import BadItem
+from binsight.records import Item
+from binsight.store import journal, open_store
+from tests.store.workers import INFO, Nursery, nursery, vector_of
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +91,14 @@ def test_the_disk_is_full(children: Nursery, small_disk: Path, through_close: bo
     for spare in (0, 20_000, 120_000):
         errors = suffer(children, small_disk, spare=spare, through_close=through_close)
         assert errors, spare
+
+
+def test_more_than_a_frame_can_hold_is_refused_at_the_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "_MAX_BODY", 1000)
+    with open_store(tmp_path / "t.store", create=INFO) as store:
+        store.upsert([Item("a", {"text": "x" * 900})], vector_of(0))
+        with pytest.raises(BadItem, match=r"want at most 1000 bytes of ids and metadata at once, got 1\d{3}; pass fewer"):
+            store.upsert([Item("b", {"text": "x" * 1000})], vector_of(1))
+        store.upsert([Item("c")], vector_of(2))
+        assert {item.id for item in store.scan()} == {"a", "c"}
+        assert store.verify().is_sound

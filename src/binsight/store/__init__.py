@@ -47,8 +47,9 @@ def _local(path: str, create: StoreInfo | None, *, read_only: bool) -> VectorSto
 
     folder = Path(path).expanduser()
     if create is not None and not (folder / "CURRENT").exists() and not read_only:
-        return FaissStore.create(folder, create, created=create.created or datetime.now(UTC).isoformat(timespec="seconds"))
-    store = FaissStore.open(folder, read_only=read_only)
+        store = FaissStore.create(folder, create, created=create.created or datetime.now(UTC).isoformat(timespec="seconds"))
+    else:
+        store = FaissStore.open(folder, read_only=read_only)
     try:
         if create is not None:
             store.expect(create)

@@ -54,10 +54,15 @@ class FaissStore(VectorStore):
         self._items: dict[int, Item] = {}
         self._items_generation = -1
         self._builder: threading.Thread | None = None
+        self._building = threading.Lock()  # held while files of an index are written or taken away; take no other lock first
         self._index_note = ""
         self._index: RowIndex | None = None
         self._index_generation = -1
-        self._load_index(log_.snapshot())
+        try:
+            self._load_index(log_.snapshot())
+        except BaseException:
+            log_.close()
+            raise
 
     @classmethod
     def create(cls, folder: Path, info: StoreInfo, *, created: str) -> FaissStore:
@@ -128,22 +133,29 @@ class FaissStore(VectorStore):
 
     def _query(self, queries: Vectors, k: int, where: Filter | None) -> list[list[Match]]:
         for _ in range(_MOST_ROUNDS):
-            snapshot = self._log.snapshot()
             try:
-                allowed = self._allowed(snapshot, where) if where is not None else None
-                scores, rows = self._search(snapshot, queries, k, allowed)
-                lines = rows.tolist()
-                found = self._items_of(snapshot, [row for line in lines for row in line if row >= 0])
+                answer = self._look(queries, k, where)
             except GenerationMoved:
                 continue
-            answer = [
-                [Match(found[row], score) for row, score in zip(line, values, strict=True) if row in found]
-                for line, values in zip(lines, np.clip(scores, -1.0, 1.0).tolist(), strict=True)
-            ]
-            if sum(map(len, answer)) == int((rows >= 0).sum()):
+            if answer is not None:
                 return answer
-        # Others delete faster than we look: what is left of the last look is still right, but may be short.
+        with self._log.still():  # others write faster than we look
+            answer = self._look(queries, k, where)
+        assert answer is not None
         return answer
+
+    def _look(self, queries: Vectors, k: int, where: Filter | None) -> list[list[Match]] | None:
+        """The answer of one snapshot; None when an item of it was replaced or deleted before it could be read."""
+        snapshot = self._log.snapshot()
+        allowed = self._allowed(snapshot, where) if where is not None else None
+        scores, rows = self._search(snapshot, queries, k, allowed)
+        lines = rows.tolist()
+        found = self._items_of(snapshot, [row for line in lines for row in line if row >= 0])
+        answer = [
+            [Match(found[row], score) for row, score in zip(line, values, strict=True) if row in found]
+            for line, values in zip(lines, np.clip(scores, -1.0, 1.0).tolist(), strict=True)
+        ]
+        return answer if sum(map(len, answer)) == int((rows >= 0).sum()) else None
 
     def _items_of(self, snapshot: Snapshot, rows: list[int]) -> dict[int, Item]:
         """Row → item of rows that counted in the snapshot; one that ceased since, and was not kept, is left out."""
@@ -274,7 +286,7 @@ class FaissStore(VectorStore):
             self._index = faiss_index.load(
                 files.index, store=state.store, generation=state.generation, rows=state.rows, dim=self._log.dim
             )
-        except StoreDamaged as error:
+        except (StoreDamaged, OSError) as error:
             log.warning("%s; it is only a cache: answers stay right, and it will be built anew", error)
         self._index_generation = state.generation
         self._seen_index = _mtime(files.index)
@@ -299,7 +311,8 @@ class FaissStore(VectorStore):
 
     def _try_build(self) -> None:
         try:
-            self._build()
+            with self._building:
+                self._build()
         except (StoreWriteFailed, StoreDamaged, MemoryError) as error:
             log.warning("the index of %s was not built: %s", self._log.folder, error)
 
@@ -314,7 +327,7 @@ class FaissStore(VectorStore):
             saved = faiss_index.load(
                 files.index, store=state.store, generation=state.generation, rows=rows, dim=self._log.dim
             )  # a second copy: the first one is being searched
-        except StoreDamaged:
+        except (StoreDamaged, OSError):
             saved = None
         built = faiss_index.build(snapshot.vectors, extend=saved, live=lambda: _live_bits(snapshot, rows))
         try:
@@ -335,30 +348,32 @@ class FaissStore(VectorStore):
             faiss_index.load(
                 self._log.files.index, store=state.store, generation=state.generation, rows=state.rows, dim=self._log.dim
             )
-        except StoreDamaged as error:
+        except (StoreDamaged, OSError) as error:
             problems.append(f"{error} (a cache: it is built anew by `binsight store compact`)")
         return VerifyReport(state.items, {"vectors": read, "records": read, "journal_frames": state.seq}, problems)
 
     def compact(self) -> None:
         if not self._log.is_writer:
             raise StoreReadOnly(f"{self._log.folder} was opened with read_only=True; open it for writing")
-        self._join_builder()
-        snapshot = self._log.snapshot()
-        if snapshot.dead_rows or snapshot.state.seq > max(64, snapshot.state.rows // 128):
-            self._log.next_generation()
-            with self._lock:
-                self._load_index(self._log.snapshot())
-        snapshot = self._log.snapshot()
-        if self._index is None or self._index.parameters.rows < snapshot.state.rows:
-            self._build()
+        with self._building:
+            snapshot = self._log.snapshot()
+            if snapshot.dead_rows or snapshot.state.seq > max(64, snapshot.state.rows // 128):
+                self._log.next_generation()
+                snapshot = self._log.snapshot()
+                with self._lock:
+                    self._load_index(snapshot)
+            if self._index is None or self._index.parameters.rows < snapshot.state.rows:
+                self._build()
 
     def close(self) -> None:
         if self._log.is_closed:
             return
-        self._join_builder()
-        if self._log.is_writer and self._is_stale(self._log.snapshot(), self._index):
-            self._try_build()
-        self._log.close()
+        try:
+            self._join_builder()
+            if self._log.is_writer and self._is_stale(self._log.snapshot(), self._index):
+                self._try_build()
+        finally:
+            self._log.close()
 
     def _join_builder(self) -> None:
         builder = self._builder

@@ -26,7 +26,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from binsight.errors import BinsightError, NotAStore, StoreDamaged, StoreReadOnly, StoreWriteFailed, WrongUse
+from binsight.errors import BinsightError, CannotBeDone, NotAStore, StoreDamaged, StoreReadOnly, StoreWriteFailed, WrongUse
 from binsight.filters import Filter
 from binsight.records import Metadata, StoreInfo
 from binsight.store.base import Batch
@@ -174,13 +174,15 @@ class VectorLog:
 
     @contextmanager
     def _at_table(self) -> Iterator[None]:
-        """One thread at a time; SQLite's own errors become ours."""
+        """One thread at a time; errors of SQLite and the system become ours."""
         with self._mutex:
             self._check_open()
             try:
                 yield
             except sqlite3.Error as error:
                 raise StoreDamaged(f"{self.files.items} cannot be read: {error}; close the store and open it again") from error
+            except OSError as error:
+                raise CannotBeDone(f"{self.folder} cannot be read: {error}") from error
 
     def _taken(self) -> Snapshot:
         rows = self._state.rows

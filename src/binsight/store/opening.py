@@ -291,7 +291,7 @@ def _tidy(opened: OpenFiles, *, is_sound: bool) -> None:
     if not is_sound:
         log.warning("%s was missing or damaged; the one journal says what it said", files.folder / CURRENT)
         point_to(files.folder, opened.identity)
-    others = [path for number, path in generations(files.folder) if number != files.number or path.suffix == ".tmp"]
+    others = [path for number, path in generations(files.folder) if number != files.number or ".tmp" in path.name]
     if others:
         sync_folder(files.folder)
     for path in (*others, *files.folder.glob(f".{CURRENT}.*.tmp")):
