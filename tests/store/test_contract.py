@@ -263,6 +263,25 @@ def test_verify_and_compact_leave_a_sound_store_as_it_is(store: VectorStore) -> 
     assert len(store) == 4
 
 
+def test_an_answer_may_be_changed_without_changing_the_store(store: VectorStore) -> None:
+    store.upsert([Item("a", {"n": 1})], AXES[:1])
+    looks: list[Callable[[], Item | None]] = [
+        lambda: store.query(AXES[:1])[0][0].item,
+        lambda: store.get(["a"])[0],
+        lambda: next(iter(store.scan())),
+    ]
+    for look in looks:
+        found = look()
+        assert found is not None
+        found.metadata["n"] = 2
+        assert look() == Item("a", {"n": 1})
+
+
+def test_an_empty_store_is_true(store: VectorStore) -> None:
+    assert store
+    assert len(store) == 0
+
+
 def test_closing_twice_does_nothing(store: VectorStore) -> None:
     store.close()
     store.close()

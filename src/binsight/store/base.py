@@ -119,6 +119,10 @@ class VectorStore(ABC):
     def __len__(self) -> int:
         """How many items the store holds."""
 
+    def __bool__(self) -> bool:
+        """A store is true, also an empty one."""
+        return True
+
     def expect(self, info: StoreInfo) -> None:
         """Raise ModelMismatch unless this store was filled by that model (fingerprint, dimension, metric)."""
         mine = self.info

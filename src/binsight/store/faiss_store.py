@@ -51,8 +51,8 @@ class FaissStore(VectorStore):
         self._log = log_
         self._lock = threading.RLock()  # guards what is kept below
         self._filters: OrderedDict[tuple[int, int, str], _Allowed] = OrderedDict()
-        self._items: dict[int, Item] = {}
-        self._items_generation = -1
+        self._records: dict[int, tuple[str, str]] = {}  # row → (id, metadata text), of one generation
+        self._records_generation = -1
         self._builder: threading.Thread | None = None
         self._building = threading.Lock()  # held while files of an index are written or taken away; take no other lock first
         self._index_note = ""
@@ -158,20 +158,18 @@ class FaissStore(VectorStore):
         return answer if sum(map(len, answer)) == int((rows >= 0).sum()) else None
 
     def _items_of(self, snapshot: Snapshot, rows: list[int]) -> dict[int, Item]:
-        """Row → item of rows that counted in the snapshot; one that ceased since, and was not kept, is left out."""
+        """Row → item of rows that counted in the snapshot; one that ceased since, and was not kept, is left out.
+
+        What is kept is text: every answer gets objects of its own, which a caller may change.
+        """
         with self._lock:
-            if self._items_generation != snapshot.state.generation:
-                self._items, self._items_generation = {}, snapshot.state.generation
-            kept = self._items
+            if self._records_generation != snapshot.state.generation or len(self._records) > _KEPT_ITEMS:
+                self._records, self._records_generation = {}, snapshot.state.generation
+            kept = self._records  # of this generation, also when another one takes its place meanwhile
         missing = [row for row in rows if row not in kept]
-        if not missing:
-            return kept
-        found = {row: Item(one, metadata_object(text)) for row, (one, text) in self._log.records(snapshot, missing).items()}
-        with self._lock:
-            if len(kept) + len(found) > _KEPT_ITEMS:
-                kept = self._items = {row: kept[row] for row in rows if row in kept}
-            kept.update(found)
-        return kept
+        if missing:
+            kept.update(self._log.records(snapshot, missing))
+        return {row: Item(kept[row][0], metadata_object(kept[row][1])) for row in rows if row in kept}
 
     # ---- nearness
 
