@@ -253,6 +253,8 @@ def load(path: Path, *, store: str, generation: int, rows: int, dim: int) -> Row
         if not path.exists():
             return None
         raise StoreDamaged(f"{path} names a file that is not there") from error
+    except (KeyError, TypeError) as error:
+        raise StoreDamaged(f"{path} does not describe an index of this version: {error}") from error
     faiss.set_deserialization_vector_byte_limit(max(1 << 20, 2 * record["bytes"]))
     faiss.set_deserialization_loop_limit(1 << 24)
     try:

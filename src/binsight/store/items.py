@@ -111,13 +111,14 @@ class ItemTable:
                 with suppress(FileNotFoundError):
                     require_plain(generation.items.with_name(generation.items.name + suffix))
             seal = read_sealed_json(generation.seal)
+            seq = int(seal["seq"])
             if seal["bytes"] != generation.items.stat().st_size or seal["crc"] != crc_of_file(generation.items):
                 raise StoreDamaged(f"{generation.items} does not match its seal")
         except (OSError, KeyError) as error:
             raise StoreDamaged(f"{generation.items} has no seal that can be read: {error}") from error
         table = cls(_connect(generation.items, "ro" if read_only else "rw"), generation.items)
         try:
-            table._check(generation.number, store, seal["seq"])
+            table._check(generation.number, store, seq)
             if not read_only:
                 table._keep()
         except BaseException as error:
