@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import TypeAlias, final
 
 import numpy as np
 
@@ -32,6 +32,7 @@ TAIL_ROWS = 50_000  # or a tenth of the log, whichever is more: then the index i
 FEW_ROWS = 3_000  # a filter that leaves so few rows: compared exactly
 _KEPT_FILTERS = 64
 _KEPT_ITEMS = 20_000
+_Kept: TypeAlias = tuple[str, Metadata | None, str]  # id; flat metadata; or else its text
 _MOST_ROUNDS = 8
 
 
@@ -51,7 +52,7 @@ class FaissStore(VectorStore):
         self._log = log_
         self._lock = threading.RLock()  # guards what is kept below
         self._filters: OrderedDict[tuple[int, int, str], _Allowed] = OrderedDict()
-        self._records: dict[int, tuple[str, str]] = {}  # row → (id, metadata text), of one generation
+        self._records: dict[int, _Kept] = {}  # of one generation
         self._records_generation = -1
         self._builder: threading.Thread | None = None
         self._building = threading.Lock()  # held while files of an index are written or taken away; take no other lock first
@@ -160,7 +161,7 @@ class FaissStore(VectorStore):
     def _items_of(self, snapshot: Snapshot, rows: list[int]) -> dict[int, Item]:
         """Row → item of rows that counted in the snapshot; one that ceased since, and was not kept, is left out.
 
-        What is kept is text: every answer gets objects of its own, which a caller may change.
+        Every answer gets objects of its own, which a caller may change: flat metadata is copied, nested parsed anew.
         """
         with self._lock:
             if self._records_generation != snapshot.state.generation or len(self._records) > _KEPT_ITEMS:
@@ -168,8 +169,13 @@ class FaissStore(VectorStore):
             kept = self._records  # of this generation, also when another one takes its place meanwhile
         missing = [row for row in rows if row not in kept]
         if missing:
-            kept.update(self._log.records(snapshot, missing))
-        return {row: Item(kept[row][0], metadata_object(kept[row][1])) for row in rows if row in kept}
+            kept.update({row: _kept(*record) for row, record in self._log.records(snapshot, missing).items()})
+        found: dict[int, Item] = {}
+        for row in rows:
+            if row in kept:
+                one, flat, text = kept[row]
+                found[row] = Item(one, flat.copy() if flat is not None else metadata_object(text))
+        return found
 
     # ---- nearness
 
@@ -377,6 +383,12 @@ class FaissStore(VectorStore):
         builder = self._builder
         if builder is not None:
             builder.join()
+
+
+def _kept(one: str, text: str) -> _Kept:
+    metadata = metadata_object(text)
+    is_flat = not any(isinstance(value, dict | list) for value in metadata.values())
+    return (one, metadata, "") if is_flat else (one, None, text)
 
 
 def _live_bits(snapshot: Snapshot, end: int, start: int = 0) -> Bits | None:
