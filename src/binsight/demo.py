@@ -44,6 +44,7 @@ class DemoReport:
     indexed: int
     images_per_s: float
     queries: int
+    a_query: Path  # one of them, to try by hand
     recall_at_1: dict[str, float]
     search_ms: float
     sheet: Path
@@ -57,6 +58,7 @@ class DemoReport:
             "indexed": self.indexed,
             "images_per_s": round(self.images_per_s, 1),
             "queries": self.queries,
+            "a_query": str(self.a_query),
             "recall_at_1": {name: round(value, 4) for name, value in self.recall_at_1.items()},
             "search_ms": round(self.search_ms, 3),
             "sheet": str(self.sheet),
@@ -95,7 +97,7 @@ def run(folder: Path, *, seed: int = 0, bins: int = 60, views: int = 3, say: Say
     sheet = contact_sheet(shown, folder / "matches.png", title="binsight demo: what is it?", facts=facts)
     page = html_page(rows, folder / "matches.html", title="binsight demo: what is it?", facts=facts)
     return DemoReport(
-        folder, MODEL, report.indexed, report.images_per_s, len(rows), recall, search_ms, sheet, page,
+        folder, MODEL, report.indexed, report.images_per_s, len(rows), _queries(world)[0].path, recall, search_ms, sheet, page,
         folder / "demo.store", perf_counter() - started,
     )  # fmt: skip
 

@@ -35,6 +35,7 @@ Progress = Callable[[int, int], None]  # (done, of how many)
 
 _LOOKUP = 1000  # items asked of the store at once
 _AHEAD = 3  # batches that are decoded before the model wants them
+_TOGETHER = 8  # pictures that one thread reads in a row: handing them out singly halves what two threads decode
 T = TypeVar("T")
 
 
@@ -205,6 +206,10 @@ def _is_current(picture: Picture, item: Item) -> bool:
     )
 
 
+def _read_some(wanted: Sequence[tuple[Picture, Item | None]], preprocess: Preprocess) -> list[_Read | Refusal]:
+    return [_read(picture, known, preprocess) for picture, known in wanted]
+
+
 def _read(picture: Picture, known: Item | None, preprocess: Preprocess) -> _Read | Refusal:
     """Read one file and decode it, unless its content is known."""
     try:
@@ -224,15 +229,15 @@ def _read(picture: Picture, known: Item | None, preprocess: Preprocess) -> _Read
 def _ahead(
     pool: ThreadPoolExecutor, pending: Iterator[tuple[Picture, Item | None]], window: int, preprocess: Preprocess
 ) -> Iterator[_Read | Refusal]:
-    """Results in order, with at most `window` of them in work or waiting."""
-    running: deque[Future[_Read | Refusal]] = deque()
+    """Results in order, with about `window` of them in work or waiting."""
+    running: deque[Future[list[_Read | Refusal]]] = deque()
     try:
-        for picture, known in pending:
-            running.append(pool.submit(_read, picture, known, preprocess))
-            if len(running) >= window:
-                yield running.popleft().result()
+        for some in _batched(pending, _TOGETHER):
+            running.append(pool.submit(_read_some, some, preprocess))
+            if len(running) * _TOGETHER >= window:
+                yield from running.popleft().result()
         while running:
-            yield running.popleft().result()
+            yield from running.popleft().result()
     finally:
         for future in running:
             future.cancel()

@@ -133,7 +133,8 @@ class OpenVinoRuntime:
     """Runs an export on the CPU; safe to use from several threads.
 
     Two compiled forms, each made when first needed: up to seven pictures go as one request to a model of any batch size
-    that uses all cores for it; more are cut into requests of eight that run side by side, the last one padded.
+    that uses all cores for it; more are cut into requests of eight that run side by side, the last one padded. Two to seven
+    take the second form when that alone is there: the last pictures of a job are not worth compiling the first.
     """
 
     def __init__(self, exported: Export, *, plan: Plan) -> None:
@@ -149,7 +150,8 @@ class OpenVinoRuntime:
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features of uint8 (n, h, w, 3), C-contiguous, n ≥ 1: float32 (n, dim), not normalised."""
-        return self._run_few(pixels) if len(pixels) < _BULK else self._run_many(pixels)
+        is_few = len(pixels) < _BULK and (len(pixels) == 1 or self._few is not None or self._many is None)
+        return self._run_few(pixels) if is_few else self._run_many(pixels)
 
     def _run_few(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         with self._few_lock:

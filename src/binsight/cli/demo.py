@@ -35,7 +35,7 @@ def demo(
         f"a search   {report.search_ms:.1f} ms (decode, model and store)\n"
         f"look at    {report.page}\n"
         f"           {report.sheet}\n"
-        f"try        binsight search {report.folder}/queries/catalogue/SKU/VIEW.jpg --store {report.store}\n"
+        f"try        binsight search {report.a_query} --store {report.store}\n"
         f"took       {report.took_s:.1f} s"
     )
     return 0

@@ -56,6 +56,7 @@ Bits = NDArray[np.uint8]  # one bit a row, little-endian
 TUNE_QUERIES = 256
 TUNE_RECALL = 0.995  # of the ten nearest, on rows of the store; unseen queries come out a little lower
 POINTS_PER_LIST = 48  # k-means training rows for each list
+GRAPH_LISTS = 1024  # from so many lists on, the nearest ones are found by a graph over their centres, not by comparing all
 RETRAIN_GROWTH = 3.0  # an index is extended until the store is this many times what its lists were trained on
 
 
@@ -150,6 +151,7 @@ def build(vectors: Vectors, *, extend: RowIndex | None, live: Callable[[], Bits 
     if extend is not None and n <= RETRAIN_GROWTH * extend.parameters.trained_rows:
         index, trained, lists = extend._index, extend.parameters.trained_rows, extend.parameters.lists
         start = extend.parameters.rows
+        _take_graph_away(index)
     else:
         lists, trained, start = _list_count(n), n, 0
         index = faiss.index_factory(dim, f"IVF{lists},{_codes(dim)}", faiss.METRIC_INNER_PRODUCT)
@@ -158,8 +160,37 @@ def build(vectors: Vectors, *, extend: RowIndex | None, live: Callable[[], Bits 
         index.train(np.ascontiguousarray(vectors[sample]))
     for at in range(start, n, 65_536):
         index.add(vectors[at : at + 65_536])
+    if lists >= GRAPH_LISTS:
+        _put_graph(index)
     built = RowIndex(index, IndexParameters(n, trained, lists, 1, 1, 0.0))
     return _tuned(built, vectors, live())
+
+
+def _put_graph(index: Any) -> None:  # faiss.IndexIVF
+    """Let searches find the nearest lists by an HNSW graph. Rows are added before: comparing all centres is faster there.
+
+    At a million rows (4,096 lists) a search takes a third to a half of the time; building through the graph, twice.
+    """
+    centres = index.quantizer.reconstruct_n(0, index.nlist)
+    graph = faiss.IndexHNSWFlat(index.d, 32, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction, graph.hnsw.efSearch = 200, 32
+    graph.add(centres)
+    _exchange_quantizer(index, graph)
+
+
+def _take_graph_away(index: Any) -> None:  # faiss.IndexIVF
+    if isinstance(faiss.downcast_index(index.quantizer), faiss.IndexHNSW):
+        flat = faiss.IndexFlatIP(index.d)
+        flat.add(index.quantizer.reconstruct_n(0, index.nlist))
+        _exchange_quantizer(index, flat)
+
+
+def _exchange_quantizer(index: Any, quantizer: Any) -> None:
+    """The index, which is C++ and owns its quantizer, gets another one and gives the old one back to Python to free."""
+    old = index.quantizer
+    quantizer.this.disown()
+    index.quantizer = quantizer
+    old.this.own(True)
 
 
 def _list_count(n: int) -> int:

@@ -57,8 +57,7 @@ class FaissStore(VectorStore):
         self._builder: threading.Thread | None = None
         self._building = threading.Lock()  # held while files of an index are written or taken away; take no other lock first
         self._index_note = ""
-        self._index: RowIndex | None = None
-        self._index_generation = -1
+        self._loaded: tuple[int, RowIndex | None] = (-1, None)  # a generation and its index, exchanged together
         try:
             self._load_index(log_.snapshot())
         except BaseException:
@@ -80,7 +79,7 @@ class FaissStore(VectorStore):
         state, told = self._log.snapshot().state, self._log.identity
         detail: Metadata = {"kind": "local", "path": str(self._log.folder), "rows": state.rows, "generation": state.generation}
         detail["durability"] = "every write is on disk when it returns"
-        index = self._index
+        _, index = self._loaded
         detail["index"] = {"kind": "exact"} if index is None else {"kind": "ivf-pq-fastscan", **_described(index)}
         return StoreInfo(
             told["dim"], told["fingerprint"], told["model"], told["metric"], state.items, told["created"], detail
@@ -263,11 +262,14 @@ class FaissStore(VectorStore):
 
     def _index_of(self, snapshot: Snapshot) -> RowIndex | None:
         """The index that fits the snapshot; when the tail has grown too long, a better one is on its way."""
-        if self._index_generation != snapshot.state.generation:
+        generation, index = self._loaded
+        if generation != snapshot.state.generation:
             with self._lock:
-                if self._index_generation != snapshot.state.generation:
+                if self._loaded[0] < snapshot.state.generation:
                     self._load_index(snapshot)
-        index = self._index
+                generation, index = self._loaded
+            if generation != snapshot.state.generation:
+                return None  # another thread has gone on to a later one
         if index is not None and index.parameters.rows > snapshot.state.rows:
             return None  # loaded for a later moment than this snapshot
         if self._is_stale(snapshot, index):
@@ -284,15 +286,14 @@ class FaissStore(VectorStore):
         return tail > limit
 
     def _load_index(self, snapshot: Snapshot) -> None:
-        state, files = snapshot.state, self._log.files
-        self._index = None
+        state, files, index = snapshot.state, self._log.files, None
         try:
-            self._index = faiss_index.load(
+            index = faiss_index.load(
                 files.index, store=state.store, generation=state.generation, rows=state.rows, dim=self._log.dim
             )
         except (StoreDamaged, OSError) as error:
             log.warning("%s; it is only a cache: answers stay right, and it will be built anew", error)
-        self._index_generation = state.generation
+        self._loaded = (state.generation, index)
         self._seen_index = _mtime(files.index)
 
     def _load_newer(self, snapshot: Snapshot) -> None:
@@ -339,8 +340,8 @@ class FaissStore(VectorStore):
         except OSError as error:
             raise StoreWriteFailed(f"could not save the index of {self._log.folder}: {error}") from error
         with self._lock:
-            if self._index_generation == state.generation:
-                self._index, self._seen_index = built, _mtime(files.index)
+            if self._loaded[0] == state.generation:
+                self._loaded, self._seen_index = (state.generation, built), _mtime(files.index)
 
     # ---- keeping
 
@@ -366,7 +367,8 @@ class FaissStore(VectorStore):
                 snapshot = self._log.snapshot()
                 with self._lock:
                     self._load_index(snapshot)
-            if self._index is None or self._index.parameters.rows < snapshot.state.rows:
+            _, index = self._loaded
+            if index is None or index.parameters.rows < snapshot.state.rows:
                 self._build()
 
     def close(self) -> None:
@@ -374,7 +376,7 @@ class FaissStore(VectorStore):
             return
         try:
             self._join_builder()
-            if self._log.is_writer and self._is_stale(self._log.snapshot(), self._index):
+            if self._log.is_writer and self._is_stale(self._log.snapshot(), self._loaded[1]):
                 self._try_build()
         finally:
             self._log.close()
