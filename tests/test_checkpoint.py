@@ -151,7 +151,7 @@ def test_opening_a_folder_imports_neither_torch_nor_timm(folder: Path) -> None:
         ({"model_args": {"in_chans": 1}}, "takes 1 channels"),
         ({"pretrained_cfg": {"classifier": [""]}}, "want 'classifier'"),
         ({"pretrained_cfg": {"mean": [2, 2, 2]}}, "want mean"),
-        ({"format": "binsight-model"}, "format 'binsight-model' is not one this version reads"),
+        ({"format": "other"}, "format 'other' is not one this version reads"),
         ({"fingerprint": "0" * 64}, "is damaged: config.json says fingerprint 000"),
     ],
 )

@@ -21,13 +21,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from binsight import checkpoint, openvino_export
+from binsight import checkpoint, network, openvino_export
+from binsight.checkpoint import Heads
+from binsight.counting import Calibration
 from binsight.encoder import Encoder, load_encoder
 from binsight.errors import BadImage, BadSettings, CannotBeDone, UnknownModel
 from binsight.mixed_precision import has_bf16
+from binsight.model_folder import write_model
 from binsight.vectors import UNIT_TOLERANCE
 from tests.hub_server import hub
-from tests.model_folders import make_model_folder, timms_features
+from tests.model_folders import make_binsight_folder, make_model_folder, timms_features
 
 SIZE = 96
 
@@ -335,6 +338,154 @@ def test_the_built_in_model_needs_no_torch() -> None:
     told = started(LOAD, "binsight:colour-layout")
     assert told["modules"] == []
     assert len(told["vectors"][0]) == 503
+
+
+# Heads
+
+HEADS = Heads(16, Calibration("softmax", 5, 2.0, 0.9, 0.8), ("board", "disk", "fan", "hub", "keyboard", "mouse"))
+
+
+@pytest.fixture(scope="module")
+def headed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, NDArray[np.float32]]]:
+    """A folder of ours with all heads, and what torch says of `noise(11)` by head."""
+    opened, _ = make_binsight_folder(tmp_path_factory.mktemp("models") / "ours", HEADS, size=SIZE)
+    return opened.folder, network.answers_of(network.load(opened), torch.from_numpy(noise(11)))
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+def test_one_pass_gives_vectors_counts_and_labels(
+    cache: Path, headed: tuple[Path, dict[str, NDArray[np.float32]]], runtime: str
+) -> None:
+    folder, said = headed
+    loaded = load_encoder(str(folder), device="cpu", precision="fp32", runtime=runtime)
+    assert loaded.runtime == f"{runtime} fp32 on cpu"
+    assert loaded.info.dim == 16
+    assert loaded.info.fingerprint == checkpoint.open_folder(folder).fingerprint
+    for n in (11, 1, 3):
+        encoded = loaded.encode_pixels(noise(11)[:n])
+        unit = said["embedding"] / np.linalg.norm(said["embedding"], axis=1, keepdims=True)
+        assert cosines(encoded.vectors, unit[:n]).min() > 0.99999
+        assert encoded.counts is not None
+        powers = np.exp(said["count"][:n].astype(np.float64) / 2)  # the temperature
+        wanted = powers / powers.sum(axis=1, keepdims=True)
+        came = np.array([[*count.probabilities, count.more] for count in encoded.counts])
+        np.testing.assert_allclose(came, wanted, atol=1e-3)
+        assert [count.value for count in encoded.counts] == wanted[:, :6].argmax(axis=1).tolist()
+        assert encoded.labels is not None
+        for row, label in zip(said["label"][:n].astype(np.float64), encoded.labels, strict=True):
+            shares = dict(zip(HEADS.classes or (), np.exp(row) / np.exp(row).sum(), strict=True))
+            best = sorted(shares, key=shares.__getitem__, reverse=True)[:5]
+            assert [name for name, _ in label] == best
+            assert [probability for _, probability in label] == pytest.approx([shares[name] for name in best], abs=1e-3)
+
+
+def test_batches_of_pictures_keep_their_counts_and_labels_in_order(
+    cache: Path, headed: tuple[Path, dict[str, NDArray[np.float32]]]
+) -> None:
+    loaded = load_encoder(str(headed[0]), device="cpu", precision="fp32")
+    images = list(noise(11))
+    whole = loaded.encode(images)
+    assert whole.counts is not None
+    assert whole.labels is not None
+    assert len({label[0] for label in whole.labels}) > 1  # the pictures differ
+    parts = loaded.encode(images, batch_size=4)
+    assert [label[0][0] for label in parts.labels or ()] == [label[0][0] for label in whole.labels]
+    expected = [count.expected for count in whole.counts]
+    assert [count.expected for count in parts.counts or ()] == pytest.approx(expected, abs=1e-3)
+    nothing = loaded.encode([])
+    assert (nothing.vectors.shape, nothing.counts, nothing.labels) == ((0, 16), [], [])
+
+
+def test_a_model_without_an_embedding_head_gives_the_pooled_features(cache: Path, tmp_path: Path) -> None:
+    opened, net = make_binsight_folder(tmp_path / "m", Heads(count=Calibration("corn", 5)), size=SIZE, half=False)
+    loaded = load_encoder(str(opened.folder), device="cpu", precision="fp32")
+    wanted = network.answers_of(net, torch.from_numpy(noise(4)))["embedding"]
+    encoded = loaded.encode_pixels(noise(4))
+    assert encoded.vectors.shape == (4, 256)
+    assert cosines(encoded.vectors, wanted / np.linalg.norm(wanted, axis=1, keepdims=True)).min() > 0.99999
+    assert len(encoded.counts or ()) == 4
+    assert encoded.labels is None
+
+
+def test_models_with_the_same_vectors_and_other_counts_share_no_export(cache: Path, tmp_path: Path) -> None:
+    heads = Heads(count=Calibration("softmax", 5))
+    opened, net = make_binsight_folder(tmp_path / "a", heads, size=SIZE)
+    first = load_encoder(str(opened.folder), device="cpu", precision="fp32").encode_pixels(noise(2))
+    net.get_parameter("count.bias").data[3] = 50.0
+    arguments: dict[str, Any] = {"training": {}, "licence": "MIT", "card": ""}
+    other = write_model(tmp_path / "b", net, opened.config, heads, **arguments)
+    assert other.fingerprint == opened.fingerprint
+    second = load_encoder(str(other.folder), device="cpu", precision="fp32").encode_pixels(noise(2))
+    assert cosines(first.vectors, second.vectors).min() > 0.999999
+    assert [count.value for count in second.counts or ()] == [3, 3]
+    assert [count.value for count in first.counts or ()] != [3, 3]
+
+
+def test_a_licence_that_forbids_trade_is_told_and_another_is_not(
+    cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for licence, told in (
+        ("CC-BY-NC-SA-3.0", True),
+        ("uber-non-commercial", True),
+        ("Apache-2.0", False),
+        ("BSD-3-Clause", False),
+    ):
+        opened, _ = make_binsight_folder(tmp_path / licence, HEADS, licence=licence)
+        caplog.clear()
+        load_encoder(str(opened.folder), device="cpu", runtime="torch")
+        assert ([r.message for r in caplog.records if "licence" in r.message] != []) is told
+        assert not told or f"are under the licence {licence}" in caplog.text
+
+
+HEADED = """
+import json, sys
+import numpy as np
+from binsight.encoder import load_encoder
+encoded = load_encoder(sys.argv[1], device="cpu", precision="fp32").encode_pixels(np.load(sys.argv[2]))
+told = {"values": [c.value for c in encoded.counts], "labels": [l[0][0] for l in encoded.labels]}
+told["modules"] = [m for m in ("torch", "timm") if sys.modules.get(m)]
+print(json.dumps(told))
+"""
+
+
+def test_once_exported_a_model_with_heads_needs_no_torch(
+    cache: Path, headed: tuple[Path, dict[str, NDArray[np.float32]]], tmp_path: Path
+) -> None:
+    encoded = load_encoder(str(headed[0]), device="cpu", precision="fp32").encode_pixels(noise(11))
+    np.save(tmp_path / "p.npy", noise(11))
+    told = started(HEADED, headed[0], tmp_path / "p.npy")
+    assert told["modules"] == []
+    assert told["values"] == [count.value for count in encoded.counts or ()]
+    assert told["labels"] == [label[0][0] for label in encoded.labels or ()]
+
+
+def test_an_export_in_the_models_folder_is_taken_unless_it_is_another_models(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, _ = make_binsight_folder(tmp_path / "m", HEADS)
+    reloaded = network.load(opened)
+    monkeypatch.setenv("BINSIGHT_CACHE", str(tmp_path / "cache"))
+    place = opened.folder / "openvino"
+    made = openvino_export.export_to(place, reloaded, size=(64, 64), fingerprint=opened.identity)
+    assert made.outputs == {"embedding": 16, "count": 7, "label": 6}
+    assert max(made.difference.values()) < 1e-3
+    load_encoder(str(opened.folder), device="cpu")
+    assert not (tmp_path / "cache").exists()
+    manifest = json.loads((place / "manifest.json").read_text())
+    (place / "manifest.json").write_text(json.dumps(manifest | {"fingerprint": "0" * 64}))
+    load_encoder(str(opened.folder), device="cpu")
+    assert (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("head", ["embedding", "count"])
+def test_an_export_that_answers_otherwise_than_torch_is_not_taken(head: str) -> None:
+    right = {"embedding": np.eye(3, dtype=np.float32), "count": np.zeros((3, 4), np.float32)}
+    assert openvino_export.differences(right, right) == ({"embedding": 0.0, "count": 0.0}, None)
+    wrong = right | {head: right[head] + np.float32(0.05)}
+    difference, why = openvino_export.differences(right, wrong)
+    assert why is not None
+    assert head == "embedding" or difference["count"] == pytest.approx(0.05)
+    assert openvino_export.differences(right, right | {head: right[head] * np.float32("nan")})[1] is not None
 
 
 # Starting

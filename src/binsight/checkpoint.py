@@ -1,7 +1,7 @@
 """A model folder, opened without torch: which network, which pictures it takes, which weights, and its fingerprint.
 
-Read today: timm folders (`config.json` with `architecture`, `model_args`, `pretrained_cfg`; `model.safetensors`). A folder
-whose `config.json` says `"format": "binsight-model"` is ours and gets its own reader in `_READERS`. Pickles are never read.
+Two kinds: timm's (`config.json` with `architecture`, `model_args`, `pretrained_cfg`; `model.safetensors`), and ours, whose
+`config.json` says `"format": "binsight-model"` and describes heads; `model_folder` writes it. Pickles are never read.
 """
 
 from __future__ import annotations
@@ -16,14 +16,21 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from binsight import hub, weights
+from binsight.counting import Calibration, logit_columns
 from binsight.errors import BinsightError, UnknownModel
 from binsight.preprocess import Preprocess
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FORMAT = "binsight-model"
+HEADS = ("embedding", "count", "label")  # what BinNet answers, in this order
 _LOCAL = "local-dir:"
+_UNHASHED = ("count", "label")  # heads that change no vector
+_LARGEST_DIM, _MOST_CLASSES = 65_536, 100_000
 _CONFIG_LIMIT = 16 << 20  # bytes; ImageNet-22k's label descriptions take 2 MB
 _PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.pkl")
 # What timm.create_model or its builder would take for itself: a place to load from, or another kind of network.
@@ -51,12 +58,70 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Heads:
+    """What a network answers besides its pooled features.
+
+    embedding: the vector's dimension; None: the pooled features are the vector. count: how the count head's logits become
+    counts. classes: the names that the label head tells apart, in the order of its logits.
+    """
+
+    embedding: int | None = None
+    count: Calibration | None = None
+    classes: tuple[str, ...] | None = None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many numbers each head that is there puts out."""
+        sizes = {
+            "embedding": self.embedding,
+            "count": None if self.count is None else logit_columns(self.count.kind, self.count.max_count),
+            "label": None if self.classes is None else len(self.classes),
+        }
+        return {name: size for name, size in sizes.items() if size is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object with a key for each head that is there."""
+        told: dict[str, Any] = {}
+        if self.embedding is not None:
+            told["embedding"] = {"dim": self.embedding}
+        if self.count is not None:
+            told["count"] = self.count.to_json()
+        if self.classes is not None:
+            told["label"] = {"classes": list(self.classes)}
+        return told
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Heads:
+        """What `to_json` gave. Raises UnknownModel for a head of another name, or one that is not as it should be."""
+        if unknown := sorted(told.keys() - set(HEADS)):
+            raise UnknownModel(f"a head {unknown[0]!r} is not one this version knows; it knows {', '.join(HEADS)}")
+        if wrong := [name for name, value in told.items() if not isinstance(value, dict)]:
+            raise UnknownModel(f"want the head {wrong[0]!r} to be an object, got {type(told[wrong[0]]).__name__}")
+        embedding = told["embedding"].get("dim") if "embedding" in told else None
+        if "embedding" in told and (type(embedding) is not int or not 1 <= embedding <= _LARGEST_DIM):
+            raise UnknownModel(f"want the embedding's 'dim' from 1 to {_LARGEST_DIM}, got {embedding!r}")
+        count = _calibration(told["count"]) if "count" in told else None
+        classes = told["label"].get("classes") if "label" in told else None
+        if "label" in told and not _are_names(classes):
+            raise UnknownModel("want the label head's 'classes', two or more different names")
+        return cls(embedding, count, None if classes is None else tuple(classes))
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model folder that was opened and whose fingerprint is known."""
+    """A model folder that was opened and whose fingerprint is known.
+
+    fingerprint: shared only by models that give the same vectors. identity: shared only by models of which every head
+    answers the same; what is made from a model (an export) is kept under it. heads: None for a timm folder. licence: of the
+    weights, as config.json says; "" where it does not.
+    """
 
     folder: Path
     config: NetworkConfig
     fingerprint: str
+    identity: str
+    heads: Heads | None = None
+    licence: str = ""
 
     @property
     def weights(self) -> Path:
@@ -87,18 +152,23 @@ def open_folder(folder: Path) -> Checkpoint:
         found = f"; {pickles[0]} may hold a pickle, which can run code: save its weights as {WEIGHTS}" if pickles else ""
         raise UnknownModel(f"{folder} holds no {WEIGHTS}{found}")
     try:
-        reader = _READERS.get(parsed.get("format"))
+        kind = parsed.get("format")
+        reader = _READERS.get(kind) if kind is None or isinstance(kind, str) else None
         if reader is None:
-            raise UnknownModel(f"format {parsed['format']!r} is not one this version reads")
-        config = reader(parsed)
+            raise UnknownModel(f"format {kind!r} is not one this version reads")
+        config, heads, licence = reader(parsed)
     except BinsightError as error:
         raise UnknownModel(f"{folder / CONFIG}: {error}") from error
-    actual, recorded = fingerprint(config, folder / WEIGHTS), parsed.get("fingerprint")
-    if recorded not in (None, actual):
-        raise UnknownModel(
-            f"{folder} is damaged: {CONFIG} says fingerprint {recorded}, its files give {actual}; fetch it again"
-        )
-    return Checkpoint(folder, config, actual)
+    if heads is not None:
+        _check_weights(folder / WEIGHTS, heads)
+    actual = fingerprint(config, folder / WEIGHTS)
+    identity = actual if heads is None else _identity(config, actual, folder / WEIGHTS)
+    for key, value in (("fingerprint", actual), ("identity", identity)):
+        if parsed.get(key) not in (None, value):
+            raise UnknownModel(
+                f"{folder} is damaged: {CONFIG} says {key} {parsed[key]}, its files give {value}; fetch it again"
+            )
+    return Checkpoint(folder, config, actual, identity, heads, licence)
 
 
 def fingerprint(config: NetworkConfig, safetensors: Path) -> str:
@@ -127,14 +197,27 @@ def fingerprint(config: NetworkConfig, safetensors: Path) -> str:
     digest = hashlib.sha256(_u32(len(canonical)) + canonical)
     dropped = tuple(f"{name}." for name in config.dropped)
     for weight in weights.list_weights(safetensors):
-        if weight.name.startswith(dropped):
-            continue
-        name = weight.name.encode()
-        digest.update(_u32(len(name)) + name + _u32(len(weight.shape)))
-        digest.update(b"".join(size.to_bytes(8, "little") for size in weight.shape))
-        for values in weights.float32_chunks(safetensors, weight):
-            digest.update(values.data)
+        if not weight.name.startswith(dropped):
+            _update(digest, safetensors, weight)
     return digest.hexdigest()
+
+
+def _identity(config: NetworkConfig, fingerprint: str, safetensors: Path) -> str:
+    """sha256 over the fingerprint, as text, and the weights that it leaves out."""
+    digest = hashlib.sha256(fingerprint.encode())
+    left_out = tuple(f"{name}." for name in config.dropped)
+    for weight in weights.list_weights(safetensors):
+        if weight.name.startswith(left_out):
+            _update(digest, safetensors, weight)
+    return digest.hexdigest()
+
+
+def _update(digest: hashlib._Hash, safetensors: Path, weight: weights.Weight) -> None:
+    name = weight.name.encode()
+    digest.update(_u32(len(name)) + name + _u32(len(weight.shape)))
+    digest.update(b"".join(size.to_bytes(8, "little") for size in weight.shape))
+    for values in weights.float32_chunks(safetensors, weight):
+        digest.update(values.data)
 
 
 def cache_root(environ: Mapping[str, str] = os.environ) -> Path:
@@ -195,6 +278,35 @@ def publish(final: Path, fill: Callable[[Path], None], *, is_good: Callable[[Pat
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def replace(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder of the user's whole or not at all: `fill` writes into an empty one beside it, which takes its place.
+
+    What was there is gone then. Raises OSError when it cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        made = temporary / "made"
+        made.mkdir()
+        fill(made)
+        for path in (*made.iterdir(), made):
+            _sync(path)
+        if folder.exists():
+            folder.rename(temporary / "old")
+        made.rename(folder)
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _sweep(parent: Path) -> None:
     """Remove what a killed process left a day ago."""
     for left in parent.glob("tmp-*"):
@@ -221,18 +333,19 @@ def _refuse_constant(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON number")
 
 
-def _read_timm(parsed: dict[str, Any]) -> NetworkConfig:
+class _Described(NamedTuple):
+    """What a config.json says."""
+
+    config: NetworkConfig
+    heads: Heads | None
+    licence: str
+
+
+def _read_timm(parsed: dict[str, Any]) -> _Described:
     # An older timm wrote one flat object; the nested one is what save_for_hf writes since 0.9.
     pretrained_cfg = dict(_object(parsed, "pretrained_cfg") if "pretrained_cfg" in parsed else parsed)
-    architecture = parsed.get("architecture")
-    if not isinstance(architecture, str) or not re.fullmatch(r"\w+", architecture):
-        raise UnknownModel(f"want 'architecture', a timm name such as 'resnet50'; got {architecture!r}")
-    model_args = dict(_object(parsed, "model_args"))
-    if forbidden := sorted(_FORBIDDEN_ARGS & model_args.keys()):
-        raise UnknownModel(f"'model_args' may not hold {forbidden[0]!r}; leave only what shapes the network")
+    architecture, model_args = _architecture(parsed)
     model_args.pop("num_classes", None)  # it shapes the classifier, which is dropped
-    if model_args.get("in_chans", 3) != 3:
-        raise UnknownModel(f"it takes {model_args['in_chans']} channels; binsight reads pictures with 3")
     size = model_args.get("img_size")
     if size is not None and pretrained_cfg.get("fixed_input_size"):  # as timm does when it loads such a folder
         pretrained_cfg["input_size"] = [3, size, size] if isinstance(size, int) else [3, *size]
@@ -241,7 +354,62 @@ def _read_timm(parsed: dict[str, Any]) -> NetworkConfig:
     if not all(isinstance(name, str) and name for name in dropped):
         raise UnknownModel(f"want 'classifier', a module's name; got {classifier!r}")
     pooling = str(model_args.get("global_pool") or "default")
-    return NetworkConfig(architecture, model_args, pooling, Preprocess.from_timm(pretrained_cfg), dropped, pretrained_cfg)
+    config = NetworkConfig(architecture, model_args, pooling, Preprocess.from_timm(pretrained_cfg), dropped, pretrained_cfg)
+    return _Described(config, None, str(pretrained_cfg.get("license") or ""))
+
+
+def _read_ours(parsed: dict[str, Any]) -> _Described:
+    architecture, model_args = _architecture(parsed)
+    pooling = str(model_args.get("global_pool") or "default")
+    if parsed.get("pooling", pooling) != pooling:
+        raise UnknownModel(f"'pooling' is {parsed['pooling']!r}, but 'model_args' say {pooling!r}")
+    licence = parsed.get("licence", "")
+    if not isinstance(licence, str) or len(licence) > 200 or not licence.isprintable():
+        raise UnknownModel("want 'licence', a line of at most 200 characters")
+    preprocess = Preprocess.from_json(_object(parsed, "preprocess"))
+    config = NetworkConfig(architecture, model_args, pooling, preprocess, _UNHASHED, {})
+    return _Described(config, Heads.from_json(_object(parsed, "heads")), licence)
+
+
+def _architecture(parsed: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    architecture = parsed.get("architecture")
+    if not isinstance(architecture, str) or not re.fullmatch(r"\w+", architecture):
+        raise UnknownModel(f"want 'architecture', a timm name such as 'resnet50'; got {architecture!r}")
+    model_args = dict(_object(parsed, "model_args"))
+    if forbidden := sorted(_FORBIDDEN_ARGS & model_args.keys()):
+        raise UnknownModel(f"'model_args' may not hold {forbidden[0]!r}; leave only what shapes the network")
+    if model_args.get("in_chans", 3) != 3:
+        raise UnknownModel(f"it takes {model_args['in_chans']} channels; binsight reads pictures with 3")
+    return architecture, model_args
+
+
+def _calibration(told: dict[str, Any]) -> Calibration:
+    try:
+        return Calibration.from_json(told)
+    except BinsightError as error:
+        raise UnknownModel(f"the count head: {error}") from error
+
+
+def _are_names(classes: object) -> bool:
+    if not isinstance(classes, list) or not 2 <= len(classes) <= _MOST_CLASSES:
+        return False
+    return all(isinstance(name, str) and name for name in classes) and len(set(classes)) == len(classes)
+
+
+def _check_weights(safetensors: Path, heads: Heads) -> None:
+    """Raises UnknownModel when the heads' weights are not those that config.json describes, or a weight is not finite."""
+    held = {weight.name: weight for weight in weights.list_weights(safetensors)}
+    sizes = heads.sizes
+    if strange := [name for name in held if name.partition(".")[0] not in ("backbone", *sizes)]:
+        raise UnknownModel(f"{safetensors} holds {strange[0]!r}, which belongs to no head that {CONFIG} describes")
+    for head, size in sizes.items():
+        shapes = [held[name].shape if name in held else None for name in (f"{head}.weight", f"{head}.bias")]
+        if shapes[0] is None or len(shapes[0]) != 2 or (shapes[0][0], shapes[1]) != (size, (size,)):
+            wanted = f"want {head}.weight ({size}, features) and {head}.bias ({size},)"
+            raise UnknownModel(f"{safetensors}: {wanted}, got {shapes[0]} and {shapes[1]}")
+    for weight in held.values():
+        if not all(np.isfinite(values).all() for values in weights.float32_chunks(safetensors, weight)):
+            raise UnknownModel(f"{safetensors}: {weight.name!r} holds values that are not finite; its training went wrong")
 
 
 def _object(parsed: dict[str, Any], key: str) -> dict[str, Any]:
@@ -255,4 +423,4 @@ def _u32(number: int) -> bytes:
     return number.to_bytes(4, "little")
 
 
-_READERS: dict[object, Callable[[dict[str, Any]], NetworkConfig]] = {None: _read_timm}
+_READERS: dict[str | None, Callable[[dict[str, Any]], _Described]] = {None: _read_timm, FORMAT: _read_ours}

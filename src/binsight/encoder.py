@@ -1,4 +1,4 @@
-"""The only place that runs a model: pictures in, unit vectors out.
+"""The only place that runs a model: pictures in, unit vectors out, with counts and labels where it has such heads.
 
 Which runtime does it is settled at load: torch on a CUDA device when there is one, else OpenVINO on the CPU, else (for the
 few networks that OpenVINO cannot convert, or when asked) torch on the CPU. All take uint8 pixels and normalise inside.
@@ -13,16 +13,16 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, Protocol, TypeAlias, final, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from binsight import checkpoint, descriptor, hub, openvino_export, vectors
-from binsight.checkpoint import Checkpoint
+from binsight.checkpoint import Checkpoint, Heads
 from binsight.errors import BadImage, BadSettings, CannotBeDone, UnknownModel
 from binsight.images import ImageLike
 from binsight.mixed_precision import has_bf16
@@ -30,14 +30,16 @@ from binsight.preprocess import Preprocess
 from binsight.records import Encoded, StoreInfo
 
 if TYPE_CHECKING:
-    from binsight.network import PixelNet
+    from binsight.network import BinNet
 
 Pixels: TypeAlias = NDArray[np.uint8]  # (n, h, w, 3)
 Picture: TypeAlias = ImageLike  # what `encode` takes
 PRECISIONS = ("auto", "fp32", "bf16")
 RUNTIMES = ("auto", "openvino", "torch")
 _CUDA_FILES = ("/dev/nvidiactl", "/dev/dxg")  # Linux; Windows' Linux
+MOST_LABELS = 5  # that are told of a picture
 _TORCH_BATCH = {"cpu": 32, "cuda": 256}
+_RESTRICTED = re.compile(r"\bnc\b|non-?commercial", re.IGNORECASE)
 _log = logging.getLogger(__name__)
 
 
@@ -51,17 +53,36 @@ class Runtime(Protocol):
         """Features of uint8 (n, h, w, 3), C-contiguous, n ≥ 1: float32 (n, dim), of any length."""
 
 
+@runtime_checkable
+class HeadedRuntime(Runtime, Protocol):
+    """A runtime of a network that may have heads besides the features."""
+
+    def run_heads(self, pixels: Pixels) -> dict[str, NDArray[np.float32]]:
+        """In one pass, of pixels as `run` takes them: the features as "embedding", the logits of other heads by name."""
+
+
 @final
 class Encoder:
     """A loaded model. Safe to use from several threads.
 
     info: the dimension, the fingerprint and the name a store remembers. preprocess: the decode that `encode_pixels` wants
-    its pixels from. runtime: what runs it, for people. load_s: seconds that loading (and `warm_up`) took.
+    its pixels from. heads: what it says besides vectors; the runtime of one that has any is a HeadedRuntime. runtime: what
+    runs it, for people. load_s: seconds that loading (and `warm_up`) took.
     """
 
-    def __init__(self, *, model: str, fingerprint: str, preprocess: Preprocess, runtime: Runtime, load_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        fingerprint: str,
+        preprocess: Preprocess,
+        runtime: Runtime,
+        heads: Heads | None = None,
+        load_s: float = 0.0,
+    ) -> None:
         self.info = StoreInfo(dim=runtime.dim, fingerprint=fingerprint, model=model)
         self.preprocess = preprocess
+        self.heads = heads or Heads()
         self.runtime = runtime.name
         self.load_s = load_s
         self._runtime = runtime
@@ -70,7 +91,7 @@ class Encoder:
         return f"Encoder({self.info.model!r}, dim={self.info.dim}, {self.runtime})"
 
     def encode(self, images: Sequence[Picture], *, batch_size: int = 64) -> Encoded:
-        """Unit vectors of pictures; the next batch is decoded while the model runs one.
+        """Unit vectors (and counts and labels) of pictures; the next batch is decoded while the model runs one.
 
         images: paths, bytes, PIL images or uint8 arrays (h, w, 3), in any mixture. An empty list gives (0, dim).
         Raises BadImage naming the first picture that cannot be read, BadSettings when `images` is one picture rather than
@@ -82,26 +103,40 @@ class Encoder:
             raise BadSettings(f"want a batch_size of at least 1, got {batch_size}")
         if len(images) == 1:
             return self.encode_pixels(self._decode(images[0], 0)[np.newaxis])
-        batches = [self.encode_pixels(pixels).vectors for pixels in self._decoded_batches(images, batch_size)]
-        return Encoded(np.concatenate(batches)) if batches else Encoded(np.empty((0, self.info.dim), np.float32))
+        return self._joined([self.encode_pixels(pixels) for pixels in self._decoded_batches(images, batch_size)])
 
     def encode_pixels(self, pixels: Pixels) -> Encoded:
-        """Unit vectors of pixels that `self.preprocess` made: uint8 (n, h, w, 3).
+        """Unit vectors (and counts and labels) of pixels that `self.preprocess` made: uint8 (n, h, w, 3).
 
-        Raises BadSettings when they are of another type or shape, BadVectors when the model's answer has no direction.
+        Raises BadSettings when they are of another type or shape, BadVectors when the model's answer has no direction or is
+        not finite.
         """
         wanted = (*self.preprocess.size, 3)
         if pixels.dtype != np.uint8 or pixels.shape[1:] != wanted:
             raise BadSettings(f"want uint8 pixels (n, {', '.join(map(str, wanted))}), got {pixels.dtype} {pixels.shape}")
         if not len(pixels):
-            return Encoded(np.empty((0, self.info.dim), np.float32))
-        return Encoded(vectors.normalise(self._runtime.run(np.ascontiguousarray(pixels))))
+            return self._joined([])
+        said = self._run(np.ascontiguousarray(pixels))
+        counts = self.heads.count.counts(said["count"]) if self.heads.count is not None else None
+        labels = _likeliest(said["label"], self.heads.classes) if self.heads.classes is not None else None
+        return Encoded(vectors.normalise(said["embedding"]), counts, labels)
 
     def warm_up(self, batch_size: int = 1) -> None:
         """Compile what batches of this size need, so that the first real one is as fast as the next; adds to `load_s`."""
         started = time.perf_counter()
-        self._runtime.run(np.full((batch_size, *self.preprocess.size, 3), 127, np.uint8))
+        self._run(np.full((batch_size, *self.preprocess.size, 3), 127, np.uint8))
         self.load_s += time.perf_counter() - started
+
+    def _run(self, pixels: Pixels) -> dict[str, NDArray[np.float32]]:
+        if isinstance(self._runtime, HeadedRuntime):
+            return self._runtime.run_heads(pixels)
+        return {"embedding": self._runtime.run(pixels)}
+
+    def _joined(self, parts: Sequence[Encoded]) -> Encoded:
+        rows = np.concatenate([np.empty((0, self.info.dim), np.float32), *(part.vectors for part in parts)])
+        counts = [count for part in parts for count in part.counts or ()] if self.heads.count is not None else None
+        labels = [label for part in parts for label in part.labels or ()] if self.heads.classes is not None else None
+        return Encoded(rows, counts, labels)
 
     def _decode(self, image: Picture, index: int) -> NDArray[np.uint8]:
         try:
@@ -148,18 +183,21 @@ def load_encoder(model: str, *, device: str = "auto", precision: str = "auto", r
     """
     started = time.perf_counter()
     _check_choices(device, precision, runtime)
+    heads = None
     if model == descriptor.NAME:
         chosen: Runtime = descriptor.ColourLayout()
         preprocess, fingerprint = descriptor.PREPROCESS, descriptor.fingerprint()
     elif model.startswith("binsight:"):
         raise UnknownModel(f"there is no built-in model {model!r}; there is {descriptor.NAME!r}")
     else:
-        with ExitStack() as stack:  # a copy that cannot be kept lives until the network is built
-            opened = _open(model, stack)
-            preprocess, fingerprint = opened.config.preprocess, opened.fingerprint
+        with open_model(model) as opened:
+            preprocess, fingerprint, heads = opened.config.preprocess, opened.fingerprint, opened.heads
+            _tell_licence(model, opened.licence)
             chosen = _runtime_of(opened, device, precision, runtime)
     load_s = time.perf_counter() - started
-    return Encoder(model=_lasting(model), fingerprint=fingerprint, preprocess=preprocess, runtime=chosen, load_s=load_s)
+    return Encoder(
+        model=_lasting(model), fingerprint=fingerprint, preprocess=preprocess, runtime=chosen, heads=heads, load_s=load_s
+    )
 
 
 def _lasting(model: str) -> str:
@@ -179,30 +217,42 @@ def _check_choices(device: str, precision: str, runtime: str) -> None:
         raise BadSettings(f"OpenVINO runs on the CPU here, not on {device}; leave the runtime at 'auto'")
 
 
-def _open(model: str, stack: ExitStack) -> Checkpoint:
-    """The model's folder, or a kept copy of what timm or the hub calls by this name, fetched when there is none."""
+@contextmanager
+def open_model(model: str) -> Iterator[Checkpoint]:
+    """The folder of a model by its name, as `load_encoder` takes it, but without the built-in one.
+
+    What timm or the hub calls by this name is fetched when there is no kept copy; a copy that cannot be kept is gone at the
+    end of the `with`. Raises UnknownModel and ModelUnavailable.
+    """
     folder = checkpoint.folder_of(model)
-    if folder is not None:
-        return checkpoint.open_folder(folder)
+    kept = _kept(model) if folder is None else None
+    if folder is not None or kept is not None:
+        yield kept or checkpoint.open_folder(folder or Path())
+        return
+    with TemporaryDirectory(prefix="binsight-") as temporary:
+        _fill(model, Path(temporary))
+        yield checkpoint.open_folder(Path(temporary))
+
+
+def _kept(model: str) -> Checkpoint | None:
+    """The kept copy of what timm or the hub calls by this name, fetched when there is none; None where none can be kept."""
     kept = checkpoint.kept_folder(model, checkpoint.cache_root())
     if kept.is_dir():
         try:
             return checkpoint.open_folder(kept)
         except UnknownModel as error:
             _log.warning("the kept copy of %s is damaged, fetching it again: %s", model, error)
-
-    def fill(folder: Path) -> None:
-        _fetch(model, folder)
-        checkpoint.seal(folder)
-
     try:
-        checkpoint.publish(kept, fill, is_good=checkpoint.is_sound)
+        checkpoint.publish(kept, lambda folder: _fill(model, folder), is_good=checkpoint.is_sound)
         return checkpoint.open_folder(kept)
     except OSError as error:
         _log.warning("%s is not kept, so each start fetches it: %s; set BINSIGHT_CACHE", model, error)
-    temporary = Path(stack.enter_context(TemporaryDirectory(prefix="binsight-")))
-    fill(temporary)
-    return checkpoint.open_folder(temporary)
+        return None
+
+
+def _fill(model: str, folder: Path) -> None:
+    _fetch(model, folder)
+    checkpoint.seal(folder)
 
 
 def _fetch(model: str, folder: Path) -> None:
@@ -225,11 +275,11 @@ def _runtime_of(opened: Checkpoint, device: str, precision: str, runtime: str) -
     if precision == "bf16" and not has_bf16():
         raise BadSettings("this CPU has no bfloat16 arithmetic; leave the precision at 'auto' or take 'fp32'")
     root = checkpoint.cache_root()
-    exported = openvino_export.open_export(openvino_export.entry_of(opened.fingerprint, root), fingerprint=opened.fingerprint)
+    exported = _exported(opened, root)
     if exported is None:
         network = _network_of(opened)
         try:
-            exported = openvino_export.export(network, size=size, fingerprint=opened.fingerprint, root=root)
+            exported = openvino_export.export(network, size=size, fingerprint=opened.identity, root=root)
         except openvino_export.NotConverted as error:
             if runtime == "openvino":
                 raise CannotBeDone(f"OpenVINO cannot run this {opened.config.architecture}: {error}") from error
@@ -239,18 +289,38 @@ def _runtime_of(opened: Checkpoint, device: str, precision: str, runtime: str) -
     return openvino_export.OpenVinoRuntime(exported, plan=best or ("bf16" if precision == "bf16" else "fp32"))
 
 
-def _network_of(opened: Checkpoint) -> PixelNet:
+def _exported(opened: Checkpoint, root: Path) -> openvino_export.Export | None:
+    """The export that lies in the model's folder, else the one in the cache, else None."""
+    places = (opened.folder / openvino_export.FOLDER, openvino_export.entry_of(opened.identity, root))
+    sizes = opened.heads.sizes if opened.heads is not None else {}
+    for place in places:
+        exported = openvino_export.open_export(place, fingerprint=opened.identity)
+        if exported is not None and exported.outputs.items() >= sizes.items():
+            return exported
+    return None
+
+
+def _network_of(opened: Checkpoint) -> BinNet:
     from binsight import network  # torch and timm
 
-    config = opened.config
-    backbone = network.load_timm(
-        config.architecture,
-        opened.weights,
-        model_args=config.model_args,
-        pretrained_cfg=config.pretrained_cfg,
-        dropped=config.dropped,
-    )
-    return network.PixelNet(backbone, mean=config.preprocess.mean, std=config.preprocess.std).eval()
+    return network.load(opened)
+
+
+def _tell_licence(model: str, licence: str) -> None:
+    if licence:
+        level = logging.WARNING if _RESTRICTED.search(licence) else logging.INFO
+        _log.log(level, "the weights of %s are under the licence %s", model, licence)
+
+
+def _likeliest(logits: NDArray[np.float32], classes: tuple[str, ...]) -> list[tuple[tuple[str, float], ...]]:
+    """The most likely classes of each row of logits (n, classes), with softmax probabilities; equal ones in their order."""
+    wide = logits.astype(np.float64)
+    powers = np.exp(wide - wide.max(axis=1, keepdims=True))
+    probabilities = powers / powers.sum(axis=1, keepdims=True)  # (n, classes)
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :MOST_LABELS]
+    return [
+        tuple((classes[one], float(row[one])) for one in best) for row, best in zip(probabilities, order.tolist(), strict=True)
+    ]
 
 
 def _has_cuda() -> bool:
@@ -266,7 +336,7 @@ def _has_cuda() -> bool:
 class TorchRuntime:
     """Runs a network as torch does: on CUDA in bf16 by default, on the CPU in fp32 by default (the reference)."""
 
-    def __init__(self, network: PixelNet, *, size: tuple[int, int], device: str, precision: str) -> None:
+    def __init__(self, network: BinNet, *, size: tuple[int, int], device: str, precision: str) -> None:
         import torch
 
         wanted = torch.device("cuda" if device == "auto" and _has_cuda() else "cpu" if device == "auto" else device)
@@ -282,6 +352,10 @@ class TorchRuntime:
 
     def run(self, pixels: Pixels) -> NDArray[np.float32]:
         """Features of uint8 (n, h, w, 3), C-contiguous, n ≥ 1: float32 (n, dim), not normalised."""
+        return self.run_heads(pixels)["embedding"]
+
+    def run_heads(self, pixels: Pixels) -> dict[str, NDArray[np.float32]]:
+        """The features as "embedding", and the logits of each other head, float32 (n, size), in one pass."""
         torch, size = self._torch, _TORCH_BATCH[self._device.type]
         pixels = pixels if pixels.flags.writeable else pixels.copy()  # torch warns of an array that it could not write to
         with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
@@ -289,5 +363,4 @@ class TorchRuntime:
                 self._network(torch.from_numpy(pixels[start : start + size]).to(self._device, non_blocking=True))
                 for start in range(0, len(pixels), size)
             ]
-            features: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
-        return features
+            return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}

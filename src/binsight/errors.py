@@ -78,6 +78,10 @@ class ModelUnavailable(CannotBeDone):
     """A model that needs the network, or a file, that cannot be reached now."""
 
 
+class TrainingDiverged(CannotBeDone):
+    """A loss that is not a number any more; the last good checkpoint is kept."""
+
+
 class StoreLocked(CannotBeDone):
     """Another process writes to this store; its pid is shown."""
 

@@ -1,15 +1,18 @@
-"""The networks of timm: looked up, built with their weights, and wrapped to take pixels. With `encoder`, the only torch import.
+"""Networks: timm's (our ViT is one of them) looked up and built with their weights, and BinNet, one of them with heads.
 
-A network never starts from random numbers here: every weight must come from the file, or loading fails.
+A network that is loaded never starts from random numbers: every weight must come from the file, or loading fails. Only
+`build`, for training, starts heads, and where it is given no weights the backbone, from torch's random numbers.
 """
 
 from __future__ import annotations
 
 import difflib
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
@@ -18,11 +21,17 @@ import timm
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning  # torch.jit names it without exporting it to type checkers
 
-from binsight.errors import UnknownModel
+from binsight import vit
+from binsight.checkpoint import HEADS, Checkpoint, NetworkConfig
+from binsight.errors import BadSettings, UnknownModel
+from binsight.preprocess import Preprocess
 
+assert vit.STRIDE  # its import registers our networks with timm
+_COUNTERS = "num_batches_tracked"
 _SOURCE_KEYS = frozenset({"url", "file", "hf_hub_id", "hf_hub_filename", "source", "state_dict", "custom_load"})
 _log = logging.getLogger(__name__)
 
@@ -48,6 +57,184 @@ class PixelNet(nn.Module):
         planes = pixels.permute(0, 3, 1, 2).float()  # (n, 3, h, w), channels last in memory
         features: Tensor = self.backbone((planes - self.mean) / self.std)
         return features.float()  # (n, dim)
+
+
+@final
+class BinNet(nn.Module):
+    """A backbone with heads: pixels as they were decoded in, what each head says out.
+
+    backbone: a timm network without classifier. sizes: outputs of each head by its name in `checkpoint.HEADS`; a head is
+    one linear layer on the pooled features, so all answers come from one pass. mean and std (of values in [0, 1]) lie in the
+    graph and not among the weights. dropout: of the features before the count and label heads.
+    """
+
+    mean: Tensor  # (1, 3, 1, 1), of values in [0, 255]
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        sizes: Mapping[str, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if unknown := sorted(sizes.keys() - set(HEADS)):
+            raise BadSettings(f"want heads among {', '.join(HEADS)}, got {unknown[0]!r}")
+        self.backbone = backbone
+        self.sizes = {name: sizes[name] for name in HEADS if name in sizes}
+        self.features_dim = _features_dim(backbone)
+        self.dropout = nn.Dropout(dropout)
+        for name, size in self.sizes.items():
+            head = nn.Linear(self.features_dim, size)
+            nn.init.normal_(head.weight, std=self.features_dim**-0.5 if name == "embedding" else 0.01)
+            nn.init.zeros_(head.bias)
+            self.add_module(name, head)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1) * 255, persistent=False)
+        self._frozen: tuple[nn.Module, ...] = ()
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """uint8 (n, h, w, 3) → float32 "embedding" (n, dim), not of unit length, and "count" and "label" logits where there
+        are such heads. Without an embedding head the pooled features are the embedding.
+        """
+        return self.forward_planes(self.planes(pixels))
+
+    def planes(self, pixels: Tensor) -> Tensor:
+        """uint8 (n, h, w, 3), or float in [0, 255], → normalised float32 (n, 3, h, w), channels last in memory."""
+        return (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
+
+    def forward_planes(self, planes: Tensor) -> dict[str, Tensor]:
+        """As `forward`, of normalised planes float (n, 3, h, w), as an augmentation leaves them."""
+        return self.answers(self.features(planes))
+
+    def features(self, planes: Tensor) -> Tensor:
+        """Pooled features float32 (n, features_dim): what a frozen backbone computes once."""
+        features: Tensor = self.backbone(planes)
+        return features.float()
+
+    def answers(self, features: Tensor) -> dict[str, Tensor]:
+        """What the heads say of pooled features float32 (n, features_dim); computed in float32 under autocast too."""
+        with torch.autocast(features.device.type, enabled=False):
+            said = {"embedding": self._modules["embedding"](features) if "embedding" in self.sizes else features}  # type: ignore[misc]
+            dropped = self.dropout(features)
+            return said | {name: self._modules[name](dropped) for name in self.sizes if name != "embedding"}  # type: ignore[misc]
+
+    def freeze(self, modules: Sequence[nn.Module], parameters: Sequence[nn.Parameter]) -> None:
+        """Learn everything but these parameters, and keep these modules in eval mode: `set_frozen` says which."""
+        self.requires_grad_(True)
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        self._frozen = tuple(modules)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> BinNet:
+        """As nn.Module's, but what is frozen stays in eval mode, so that its batch-norm statistics do not move."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+
+def build(
+    config: NetworkConfig,
+    sizes: Mapping[str, int],
+    *,
+    weights: Checkpoint | Mapping[str, Tensor] | None = None,
+    dropout: float = 0.0,
+    training_args: Mapping[str, Any] | None = None,
+) -> BinNet:
+    """A network to train: everything learns, in training mode, in float32.
+
+    sizes: as BinNet's. weights: a checkpoint whose backbone it starts from (timm's or ours; its heads too, where they have the
+    same size), a state dict of a BinNet, which has to fit, or None: random numbers of torch's generator. training_args:
+    arguments of the architecture that matter in training only (`drop_path_rate`), so not part of config and fingerprint.
+    Raises UnknownModel when architecture, arguments and weights do not go together.
+    """
+    config = replace(config, model_args={**config.model_args, **(training_args or {})})
+    theirs = weights if isinstance(weights, Checkpoint) and weights.heads is None else None
+    backbone = _from_timm(theirs, config) if theirs else _created(config)
+    net = BinNet(backbone, sizes=sizes, mean=config.preprocess.mean, std=config.preprocess.std, dropout=dropout)
+    if isinstance(weights, Checkpoint) and weights.heads is not None:
+        same = {name for name, size in weights.heads.sizes.items() if sizes.get(name) == size}
+        state = load_file(weights.weights)
+        kept = {name: value for name, value in state.items() if name.partition(".")[0] in {"backbone", *same}}
+        lent = {name: value for name, value in net.state_dict().items() if name.partition(".")[0] not in {"backbone", *same}}
+        _fill(net, {**kept, **lent}, str(weights.weights))
+    elif weights is not None and not isinstance(weights, Checkpoint):
+        _fill(net, weights, "the state")
+    return net.float().requires_grad_(True).train()
+
+
+def load(opened: Checkpoint) -> BinNet:
+    """The network of an opened folder, timm's or ours, to run: in float32 and eval mode. Raises UnknownModel."""
+    config = opened.config
+    backbone = _from_timm(opened, config) if opened.heads is None else _created(config)
+    sizes = {} if opened.heads is None else opened.heads.sizes
+    net = BinNet(backbone, sizes=sizes, mean=config.preprocess.mean, std=config.preprocess.std)
+    if opened.heads is not None:
+        _fill(net, load_file(opened.weights), str(opened.weights))
+    return net.float().eval().requires_grad_(False)
+
+
+def random_config(architecture: str, preprocess: Preprocess, model_args: Mapping[str, Any] | None = None) -> NetworkConfig:
+    """The config of a network that starts from random numbers: any of timm's architectures or `binsight_vit_tiny|small`.
+
+    An architecture that is made for one size of picture is made for that of `preprocess`. Raises UnknownModel.
+    """
+    if not timm.is_model(architecture):
+        raise UnknownModel(f"timm {timm.__version__} knows no architecture {architecture!r}{_near(architecture)}")
+    arguments = dict(model_args or {})
+    cfg = timm.models.get_pretrained_cfg(architecture)
+    if cfg is not None and cfg.fixed_input_size:
+        arguments.setdefault("img_size", list(preprocess.size))
+    return NetworkConfig(architecture, arguments, str(arguments.get("global_pool") or "default"), preprocess, (), {})
+
+
+def set_frozen(net: BinNet, mode: str) -> None:
+    """Say what does not learn: "none", "backbone", or "stages:N", the first N stages of the backbone counted from the stem.
+
+    Stages are timm's: of a ResNet the stem and its four layers, of MobileNetV2 the stem and seven groups of blocks, of a
+    transformer the stem and its blocks. Raises BadSettings for another mode, more stages than there are, or a backbone
+    whose stages timm does not name.
+    """
+    if mode == "none":
+        net.freeze((), ())
+        return
+    if mode == "backbone":
+        net.freeze((net.backbone,), tuple(net.backbone.parameters()))
+        return
+    found = re.fullmatch(r"stages:(\d{1,4})", mode)
+    if not found or not int(found[1]):
+        raise BadSettings(f"want to freeze 'none', 'backbone' or 'stages:N' with N from 1, got {mode!r}")
+    stages = _stages(net.backbone)
+    if not stages:
+        raise BadSettings(f"the stages of {type(net.backbone).__name__} are not known; freeze 'none' or 'backbone'")
+    if int(found[1]) > len(stages):
+        raise BadSettings(f"want to freeze at most the {len(stages)} stages of {type(net.backbone).__name__}, got {mode!r}")
+    names = {name for stage in stages[: int(found[1])] for name in stage}
+    frozen = [value for name, value in net.backbone.named_parameters() if name in names]
+    known = set(map(id, frozen))
+    # A block whose every parameter is frozen is so as a whole: its batch norm, and its stochastic depth too.
+    wholes = [
+        m for m in net.backbone.modules() if {id(p) for p in m.parameters()} <= known and any(True for _ in m.parameters())
+    ]
+    net.freeze(wholes, frozen)
+
+
+def layer_groups(net: BinNet) -> list[list[tuple[str, nn.Parameter]]]:
+    """All parameters by depth: the stem's first, then each stage's, the heads' last; for learning rates by layer.
+
+    A group is a list of names (`backbone.…`) and parameters, frozen ones among them. A backbone whose stages timm does not
+    name is one group.
+    """
+    named = dict(net.backbone.named_parameters())
+    stages = _stages(net.backbone) or [frozenset(named)]
+    groups = [[(f"backbone.{name}", value) for name, value in named.items() if name in stage] for stage in stages]
+    heads = [(name, value) for name, value in net.named_parameters() if not name.startswith("backbone.")]
+    return [*groups, heads] if heads else groups
 
 
 def load_timm(
@@ -82,7 +269,7 @@ def load_timm(
                 _log.warning("%s does not use %d weights of %s: %s …", architecture, len(unused), safetensors, unused[0])
     except (RuntimeError, TypeError, ValueError, AssertionError, KeyError) as error:  # what timm and torch raise at misfits
         raise UnknownModel(f"{safetensors} does not fit {architecture} with model_args {dict(model_args)}: {error}") from error
-    ready: nn.Module = network.float().eval().requires_grad_(requires_grad=False)
+    ready: nn.Module = network.float().eval().requires_grad_(False)
     return ready
 
 
@@ -91,11 +278,24 @@ def example_pixels(size: tuple[int, int], n: int) -> Tensor:
     return torch.randint(0, 256, (n, *size, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
-def features_of(network: nn.Module, pixels: Tensor) -> NDArray[np.float32]:
-    """What torch says of uint8 (n, h, w, 3) on the CPU in float32: (n, dim). The reference for every faster runtime."""
+def answers_of(net: BinNet, pixels: Tensor) -> dict[str, NDArray[np.float32]]:
+    """What torch says of uint8 (n, h, w, 3) on the CPU in float32, by head. The reference for every faster runtime."""
     with torch.inference_mode():
-        features: NDArray[np.float32] = network(pixels).numpy()
-    return features
+        return {name: value.numpy() for name, value in net(pixels).items()}
+
+
+@final
+class TupleNet(nn.Module):
+    """A BinNet that answers with a tuple, in the order of `names`: what tracers and exporters take."""
+
+    def __init__(self, net: BinNet) -> None:
+        super().__init__()
+        self.net = net
+        self.names = tuple(name for name in HEADS if name == "embedding" or name in net.sizes)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        said = self.net(pixels)
+        return tuple(said[name] for name in self.names)
 
 
 @contextmanager
@@ -125,6 +325,58 @@ def look_up(model: str) -> tuple[dict[str, Any], str]:
         raise UnknownModel(f"timm has no weights on the hub for {model!r}; give a folder that has them as local-dir:PATH")
     kept = {key: value for key, value in cfg.to_dict().items() if key not in _SOURCE_KEYS}
     return {"architecture": model.partition(".")[0], "pretrained_cfg": kept}, cfg.hf_hub_id
+
+
+def _created(config: NetworkConfig) -> nn.Module:
+    if not timm.is_model(config.architecture):
+        raise UnknownModel(f"timm {timm.__version__} knows no architecture {config.architecture!r}{_near(config.architecture)}")
+    try:
+        backbone: nn.Module = timm.create_model(config.architecture, num_classes=0, **config.model_args)
+    except (RuntimeError, TypeError, ValueError, AssertionError, KeyError) as error:  # what timm and torch raise at misfits
+        raise UnknownModel(f"{config.architecture} cannot be built with model_args {config.model_args}: {error}") from error
+    return backbone
+
+
+def _from_timm(opened: Checkpoint, config: NetworkConfig) -> nn.Module:
+    theirs = opened.config
+    if theirs.architecture != config.architecture:
+        raise UnknownModel(f"{opened.folder} holds the weights of {theirs.architecture}, not of {config.architecture}")
+    return load_timm(
+        config.architecture,
+        opened.weights,
+        model_args=config.model_args,
+        pretrained_cfg=theirs.pretrained_cfg,
+        dropped=theirs.dropped,
+    )
+
+
+def _fill(net: BinNet, state: Mapping[str, Tensor], source: str) -> None:
+    """Every weight of the network from a state dict that holds no other; batch counters may be missing."""
+    wanted = net.state_dict()
+    missing = sorted(name for name in wanted.keys() - state.keys() if not name.endswith(_COUNTERS))
+    if missing:
+        raise UnknownModel(f"{source} lacks {missing[0]!r} ({len(missing)} weights in all), so it does not fit this network")
+    if strange := sorted(state.keys() - wanted.keys()):
+        raise UnknownModel(f"{source} holds {strange[0]!r} ({len(strange)} weights in all), which this network does not have")
+    if shapes := [name for name, value in state.items() if value.shape != wanted[name].shape]:
+        one = shapes[0]
+        raise UnknownModel(f"{source}: {one!r} is {tuple(state[one].shape)}, the network's is {tuple(wanted[one].shape)}")
+    net.load_state_dict(state, strict=False)
+
+
+def _features_dim(backbone: nn.Module) -> int:
+    """timm's num_features, or where a network widens its features after pooling, the width that comes out."""
+    dim: Any = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    return int(dim)
+
+
+def _stages(backbone: nn.Module) -> list[frozenset[str]]:
+    """Names of the parameters of each stage, from the stem on; [] where timm names no stages."""
+    matcher = getattr(backbone, "group_matcher", None)
+    if matcher is None:
+        return []
+    groups: dict[int, list[str]] = group_parameters(backbone, matcher(coarse=True))
+    return [frozenset(groups[number]) for number in sorted(groups)]
 
 
 def _load_renamed(architecture: str, safetensors: Path, model_args: Mapping[str, Any], cfg: dict[str, Any]) -> nn.Module:

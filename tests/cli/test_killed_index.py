@@ -69,7 +69,7 @@ def kill_again_and_again(folder: Path, *, kills: int, pictures: int) -> int:
             found = state(folder / "cut.store")
             assert found == {one: wanted[one] for one in found}
     with start(folder / "pictures", folder / "cut.store") as job:  # the lock died with its owner, threads and all
-        out, err = job.communicate()
+        _, err = job.communicate()
     assert job.returncode == 1, err
     assert err.count("refused: ") == pictures // 20
     assert state(folder / "cut.store") == wanted

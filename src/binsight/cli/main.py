@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from binsight import __version__
-from binsight.cli import demo, index, search, store
+from binsight.cli import count, data, demo, evaluate, export, index, search, store, train
 from binsight.errors import BinsightError
 
 OUR_BUG = 70
@@ -29,7 +29,12 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("index")(index.index)
 app.command("search")(search.search)
+app.command("count")(count.count)
 app.add_typer(store.app, name="store")
+app.add_typer(data.app, name="data")
+app.command("train")(train.train)
+app.add_typer(evaluate.app, name="evaluate")
+app.command("export")(export.export)
 
 
 def _show_version(wanted: bool) -> None:

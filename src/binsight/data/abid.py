@@ -1,0 +1,105 @@
+"""The layout of the Amazon Bin Image Dataset: `bin-images/STEM.jpg` beside `metadata/STEM.json`, in a folder or a bucket.
+
+A stem is a string: `1` and `00001` are two photos. Source: the dataset's own README, registry.opendata.aws/amazon-bin-imagery.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from binsight.data.files import Files
+from binsight.data.source import Refusal
+from binsight.errors import BadImage, BadSource
+
+IMAGES, METADATA = "bin-images", "metadata"
+BUCKET = "s3://aft-vbi-pds"
+
+
+@dataclass(frozen=True, slots=True)
+class BinRecord:
+    """What one metadata file says: items in the bin, ASINs of which there is at least one (sorted), and what contradicts."""
+
+    count: int
+    products: tuple[str, ...]
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """Records by the uri of their photo, sorted; photos refused; and notes on photos that are taken all the same."""
+
+    records: dict[str, BinRecord]
+    refused: list[Refusal]
+    notes: list[Refusal]
+
+
+def image_uri(stem: str) -> str:
+    return f"{IMAGES}/{stem}.jpg"
+
+
+def metadata_uri(stem: str) -> str:
+    return f"{METADATA}/{stem}.json"
+
+
+def list_bins(files: Files) -> Bins:
+    """Every photo with its record. A photo without metadata, or with metadata that cannot be read, is refused with the reason.
+
+    Raises BadSource when there is no `bin-images` or no photo in it.
+    """
+    images = [name for name in files.names(IMAGES) or () if name.endswith(".jpg") and not name.startswith(".")]
+    if not images:
+        raise BadSource(f"no photo in {files.root}/{IMAGES}; want {IMAGES}/STEM.jpg and {METADATA}/STEM.json")
+    stems = [name.removesuffix(".jpg") for name in images]
+    known = {name.removesuffix(".json") for name in files.names(METADATA) or () if name.endswith(".json")}
+    records: dict[str, BinRecord] = {}
+    refused = [Refusal(image_uri(stem), f"no metadata: want {metadata_uri(stem)}") for stem in stems if stem not in known]
+    notes: list[Refusal] = []
+    for uri, data in files.read_all([metadata_uri(stem) for stem in stems if stem in known]):
+        photo = image_uri(uri.removeprefix(f"{METADATA}/").removesuffix(".json"))
+        try:
+            if isinstance(data, BadImage):
+                raise ValueError(str(data))
+            record = parse_metadata(data)
+        except ValueError as error:
+            refused.append(Refusal(photo, f"its metadata ({uri}): {error}"))
+            continue
+        records[photo] = record
+        if record.note is not None:
+            notes.append(Refusal(photo, record.note))
+    alone = len(known.difference(stems))
+    if alone:
+        notes.append(Refusal(METADATA, f"{alone:,} metadata files have no photo in {IMAGES}"))
+    return Bins(dict(sorted(records.items())), sorted(refused, key=lambda one: one.path), notes)
+
+
+def parse_metadata(data: bytes) -> BinRecord:
+    """One metadata file. Raises ValueError, saying what is wrong with it.
+
+    Where EXPECTED_QUANTITY is not the sum of the quantities, it is kept, and the note says so.
+
+    >>> parse_metadata(b'{"BIN_FCSKU_DATA": {"B1": {"quantity": 2}, "B0": {"quantity": 0}}, "EXPECTED_QUANTITY": 2}')
+    BinRecord(count=2, products=('B1',), note=None)
+    """
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"want a JSON object, got {type(document).__name__}")
+    count = _quantity(document, "EXPECTED_QUANTITY")
+    products = document.get("BIN_FCSKU_DATA")
+    if not isinstance(products, dict) or not all(isinstance(one, dict) for one in products.values()):
+        raise ValueError("want BIN_FCSKU_DATA to be an object of objects")
+    quantities = {asin: _quantity(one, "quantity", f" of {asin}") for asin, one in products.items()}
+    total = sum(quantities.values())
+    note = None if total == count else f"EXPECTED_QUANTITY is {count}, but the quantities add up to {total}; {count} is kept"
+    return BinRecord(count, tuple(sorted(asin for asin, quantity in quantities.items() if quantity)), note)
+
+
+def _quantity(record: dict[str, Any], name: str, of: str = "") -> int:
+    value = record.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"want {name}{of} to be a whole number of at least 0, got {json.dumps(value)[:40]}")
+    return value

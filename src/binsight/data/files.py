@@ -1,0 +1,231 @@
+"""Where a set's files lie: a local folder, or a prefix of an S3 bucket read through s3fs (the only s3fs import)."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, final
+
+from binsight.data.folder import list_folder
+from binsight.data.source import PICTURE_SUFFIXES, inside
+from binsight.errors import BadImage, BadSource, CannotBeDone, MissingExtra
+from binsight.images import read_file
+
+S3 = "s3://"
+REQUESTS_AT_ONCE, REQUESTS_AHEAD, MOST_CONNECTIONS = 32, 4_096, 64
+
+
+class Files(ABC):
+    """Files below one root, named by their path relative to it, with forward slashes."""
+
+    root: str
+
+    @abstractmethod
+    def names(self, folder: str) -> list[str] | None:
+        """Names of the files directly in a folder, sorted; None when there is no such folder."""
+
+    @abstractmethod
+    def pictures(self) -> list[str]:
+        """Every picture below the root, sorted. Raises BadSource when there is none."""
+
+    @abstractmethod
+    def read(self, uri: str) -> bytes:
+        """What a file holds. Raises BadImage when it cannot be read, CannotBeDone when the source cannot be reached."""
+
+    def read_all(self, uris: Sequence[str]) -> Iterator[tuple[str, bytes | BadImage]]:
+        """(uri, what the file holds or why it cannot be read) of each, in order. Raises CannotBeDone as `read`."""
+        for uri in uris:
+            yield uri, self._tried(uri)
+
+    def _tried(self, uri: str) -> bytes | BadImage:
+        try:
+            return self.read(uri)
+        except BadImage as error:
+            return error
+
+    @abstractmethod
+    def size_bytes(self, uri: str) -> int:
+        """The size of a file as the source gives it, without reading it. Raises as `read`."""
+
+
+def open_files(source: str) -> Files:
+    """A local folder, or s3://BUCKET[/PREFIX]. Raises BadSource for anything else, MissingExtra without s3fs.
+
+    S3 is read unsigned, as public buckets are; the endpoint is that of the environment's AWS_ENDPOINT_URL. Other options
+    of s3fs come from fsspec's own configuration, such as FSSPEC_S3='{"anon": false}' for a private bucket.
+    """
+    if source.startswith(S3):
+        return S3Files(source)
+    if "://" in source:
+        raise BadSource(f"want a folder, a manifest or s3://BUCKET[/PREFIX], got {source}")
+    return LocalFiles(source)
+
+
+@final
+class LocalFiles(Files):
+    """A folder of this machine; links that lead out of it are left out."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._path = Path(folder).resolve()
+        if not self._path.is_dir():
+            raise BadSource(f"no such folder: {folder}")
+        self.root = str(self._path)
+
+    def names(self, folder: str) -> list[str] | None:
+        path = self._path / folder
+        try:
+            with os.scandir(path) as entries:
+                return sorted(entry.name for entry in entries if self._is_ours(entry))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise BadSource(f"cannot read the folder {path}: {error.strerror}") from error
+
+    def pictures(self) -> list[str]:
+        return sorted(picture.uri for picture in list_folder(self._path).pictures)
+
+    def read(self, uri: str) -> bytes:
+        return read_file(self._path / uri)[0]
+
+    def size_bytes(self, uri: str) -> int:
+        try:
+            return (self._path / uri).stat().st_size
+        except OSError as error:
+            raise BadImage(f"cannot be read: {error.strerror}") from error
+
+    def _is_ours(self, entry: os.DirEntry[str]) -> bool:
+        return entry.is_file() and (not entry.is_symlink() or inside(self._path, Path(entry.path)) is not None)
+
+
+@final
+class S3Files(Files):
+    """A prefix of a bucket."""
+
+    def __init__(self, url: str) -> None:
+        self._prefix = url.removeprefix(S3).strip("/")  # BUCKET[/PREFIX], as s3fs names things
+        if not self._prefix:
+            raise BadSource(f"want s3://BUCKET[/PREFIX], got {url}")
+        self.root = S3 + self._prefix
+        self._system = _s3()
+
+    def names(self, folder: str) -> list[str] | None:
+        base = f"{self._prefix}/{folder}".rstrip("/")
+        try:
+            found = self._system.ls(base, detail=True, refresh=True)
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            raise self._unreachable(error) from error
+        files = [one["name"] for one in found if one["type"] == "file" and one["name"] != base]
+        return sorted(name[len(base) + 1 :] for name in files if name[len(base) + 1 :]) if found else None
+
+    def pictures(self) -> list[str]:
+        try:
+            names = self._system.find(self._prefix, refresh=True)
+        except Exception as error:
+            raise self._unreachable(error) from error
+        uris = [name[len(self._prefix) + 1 :] for name in names if name.startswith(self._prefix + "/")]
+        found = sorted(uri for uri in uris if Path(uri).suffix.lower() in PICTURE_SUFFIXES)
+        if not found:
+            raise BadSource(f"no picture under {self.root} ({len(uris)} other files), or no such bucket")
+        return found
+
+    def read(self, uri: str) -> bytes:
+        try:
+            return bytes(self._system.cat_file(f"{self._prefix}/{uri}"))
+        except Exception as error:
+            raise self._refusal(error) from error
+
+    def read_all(self, uris: Sequence[str]) -> Iterator[tuple[str, bytes | BadImage]]:
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE, "binsight-s3") as pool:
+            try:
+                for start in range(0, len(uris), REQUESTS_AHEAD):  # in slices, so that what is not yet taken stays small
+                    some = uris[start : start + REQUESTS_AHEAD]
+                    yield from zip(some, pool.map(self._tried, some), strict=True)
+            finally:
+                pool.shutdown(cancel_futures=True)  # when interrupted, no further request
+
+    def size_bytes(self, uri: str) -> int:
+        try:
+            return int(self._system.info(f"{self._prefix}/{uri}", refresh=True)["size"])
+        except Exception as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: Exception) -> BadImage | CannotBeDone:
+        """One file that is not there, or may not be read, is refused; anything else is the way to the bucket."""
+        if isinstance(error, FileNotFoundError):
+            return BadImage(f"cannot be read: no such file in {self.root}")
+        if isinstance(error, PermissionError):
+            return BadImage(f"cannot be read: {self.root} does not allow it (a file that is not there looks so, too)")
+        return self._unreachable(error)
+
+    def _unreachable(self, error: Exception) -> CannotBeDone:
+        # s3fs lets the errors of four libraries through: botocore, aiohttp, asyncio, and OSError made of S3's codes.
+        wanted = "look at the network, AWS_ENDPOINT_URL, and for a private bucket FSSPEC_S3='{\"anon\": false}'"
+        return CannotBeDone(
+            f"cannot read {self.root}: {type(error).__name__}: {str(error).strip() or 'no reason given'}; {wanted}"
+        )
+
+
+def _s3() -> Any:  # s3fs is not typed
+    try:
+        import s3fs
+        from fsspec.config import conf
+    except ImportError as error:
+        raise MissingExtra("s3fs", extra="s3") from error
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+    options = {
+        "anon": True,
+        "endpoint_url": endpoint,
+        "use_listings_cache": False,
+        "max_concurrency": 1,  # of one file: no request for its size before it is read
+        "config_kwargs": {"max_pool_connections": MOST_CONNECTIONS},
+    }
+    return s3fs.S3FileSystem(**(options | conf.get("s3", {})))
+
+
+def write_atomically(file: Path, data: bytes, *, durable: bool = True) -> None:
+    """The file holds all of `data`, or what it held before; the folder must be there.
+
+    durable: also after a power loss. Raises CannotBeDone when the system refuses the write.
+    """
+    partial = None
+    try:
+        descriptor, partial = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=PARTIAL)
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(data)
+            opened.flush()
+            os.fchmod(opened.fileno(), 0o644)
+            if durable:
+                os.fsync(opened.fileno())
+        Path(partial).replace(file)
+        if durable:
+            _sync_folder(file.parent)
+    except OSError as error:
+        if partial is not None:
+            Path(partial).unlink(missing_ok=True)
+        raise CannotBeDone(f"cannot write {file}: {error.strerror}") from error
+
+
+PARTIAL = ".part"  # the end of a file that is being written
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> Path:
+    """The folder, made when it is not there. Raises CannotBeDone when it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotBeDone(f"cannot make the folder {folder}: {error.strerror}") from error
+    return folder

@@ -1,0 +1,106 @@
+"""A trained network written as a model folder, whole or not at all; `checkpoint.open_folder` reads it.
+
+`config.json` (architecture, preprocessing, heads, training, licence, fingerprint), `model.safetensors` (weights named
+`backbone.…`, `embedding.…`, `count.…`, `label.…`), `README.md` (the model card), and a `LICENSE` where one is given.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from binsight import checkpoint
+from binsight.checkpoint import CONFIG, FORMAT, WEIGHTS, Checkpoint, Heads, NetworkConfig
+from binsight.errors import BadSettings, CannotBeDone
+from binsight.network import BinNet
+
+CARD, LICENCE = "README.md", "LICENSE"
+
+
+def write_model(
+    folder: Path,
+    net: BinNet,
+    config: NetworkConfig,
+    heads: Heads,
+    *,
+    training: Mapping[str, Any],
+    licence: str,
+    card: str,
+    licence_text: str | None = None,
+    half: bool = True,
+) -> Checkpoint:
+    """The model that now lies in `folder`, opened again from there.
+
+    training: provenance, any JSON object (data, split, seed, figures). licence: its name, one line; licence_text: the file
+    LICENSE. half: matrices and kernels as float16; vectors (biases, batch-norm statistics) stay float32, and so does a
+    tensor that float16 cannot hold. A model that is there is replaced once the new one is complete.
+    Raises BadSettings when the heads are not the network's, or the folder holds something else than a model of ours;
+    UnknownModel when the network has weights that are not finite; CannotBeDone when the folder cannot be written.
+    """
+    if net.sizes != heads.sizes:
+        raise BadSettings(f"want the network's heads {net.sizes}, got {heads.sizes}")
+    described = {
+        "format": FORMAT,
+        "architecture": config.architecture,
+        "model_args": {key: value for key, value in config.model_args.items() if key != "num_classes"},
+        "pooling": str(config.model_args.get("global_pool") or "default"),
+        "preprocess": config.preprocess.to_json(),
+        "heads": heads.to_json(),
+        "training": dict(training),
+        "licence": licence,
+    }
+    texts = {CARD: card} if licence_text is None else {CARD: card, LICENCE: licence_text}
+    folder = folder.expanduser().absolute()
+    _check_place(folder)
+    try:
+        checkpoint.replace(folder, lambda made: _write(made, net, described, texts, half=half))
+    except OSError as error:
+        raise CannotBeDone(
+            f"cannot write the model {folder} ({error.strerror or error}); free space or give another"
+        ) from error
+    return checkpoint.open_folder(folder)
+
+
+def _write(made: Path, net: BinNet, described: Mapping[str, Any], texts: Mapping[str, str], *, half: bool) -> None:
+    state = {name: _stored(value.detach().cpu(), half=half) for name, value in net.state_dict().items()}
+    save_file(state, made / WEIGHTS)
+    for name, text in texts.items():
+        (made / name).write_text(text, encoding="utf-8")
+    (made / CONFIG).write_text(_json(described), encoding="utf-8")
+    opened = checkpoint.open_folder(made)
+    sealed = {**described, "fingerprint": opened.fingerprint, "identity": opened.identity}
+    (made / CONFIG).write_text(_json(sealed), encoding="utf-8")
+
+
+def _stored(value: Tensor, *, half: bool) -> Tensor:
+    value = value.contiguous().clone()  # safetensors refuses tensors that share memory
+    if not value.is_floating_point():
+        return value
+    wide = value.float()
+    narrow = wide.half()
+    return narrow if half and value.ndim > 1 and bool(torch.isfinite(narrow).all()) else wide
+
+
+def _json(described: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise BadSettings(f"want 'training' to be a JSON object without NaN: {error}") from error
+
+
+def _check_place(folder: Path) -> None:
+    """What is there may be replaced only when it is nothing, or a model of ours."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        is_ours = json.loads((folder / CONFIG).read_bytes()).get("format") == FORMAT
+    except (OSError, ValueError, AttributeError, RecursionError):
+        is_ours = False
+    if not is_ours:
+        raise BadSettings(f"{folder} is there and is no binsight model; give a new folder")

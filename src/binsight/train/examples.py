@@ -1,0 +1,143 @@
+"""Labelled pictures and a split → what a run learns from: decoded pixels (or a frozen backbone's features) and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from binsight.data.labelled import LabelledPicture, LabelledSet, open_labelled
+from binsight.data.source import Refusal
+from binsight.data.splits import TRAIN, VAL, Split, leak, read_split
+from binsight.errors import BadSettings, BadSource, CannotBeDone
+from binsight.network import BinNet
+from binsight.preprocess import Preprocess
+from binsight.train.cache import open_pixels
+from binsight.train.config import TrainConfig
+from binsight.train.datamodule import UNKNOWN, Examples
+from binsight.train.losses import Relation
+
+Say = Callable[[str], None]
+_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """Examples, the classes their labels number, the split they follow, and what was left out."""
+
+    examples: Examples
+    classes: tuple[str, ...]
+    labelled: LabelledSet
+    split: Split
+    refused: tuple[Refusal, ...]
+    key: str  # of the decoded pixels
+
+
+def prepare(config: TrainConfig, preprocess: Preprocess, *, cache: Path, say: Say) -> Prepared:
+    """Everything that a run reads, with warnings for a split that leaks.
+
+    Raises BadSource for a split that names no picture of the source, no training or validation pictures, or a class of
+    which there is none in training; BadSettings for a head that the data has no labels for.
+    """
+    labelled = open_labelled(config.data)
+    split = read_split(config.split, allow_leak=True)
+    if split.by == "random":
+        found = leak(split, labelled)
+        say(
+            f"warning: the split parts product groups: {found.group_share:.0%} of the validation and test pictures have one of "
+            "their group in training, so figures on them are too good; use `binsight data split --by group`"
+        )
+    by_uri = {picture.uri: picture for picture in labelled.pictures}
+    rows = [row for row in split.rows if row.path in by_uri]
+    if missing := len(split.rows) - len(rows):
+        say(f"warning: {missing} of {len(split.rows)} pictures of {config.split} are not in {config.data}")
+    names = {row.path: row.split for row in rows}
+    if not {TRAIN, VAL} <= set(names.values()):
+        raise BadSource(
+            f"want train and val pictures of {config.data} in {config.split}, got "
+            f"{', '.join(sorted(set(names.values()))) or 'none'}; make them with `binsight data split --fractions 60/20/20`"
+        )
+    used = [row.path for row in rows if row.split in (TRAIN, VAL)]
+    pixels = open_pixels(labelled, used, preprocess, root=cache, progress=None)
+    for refusal in pixels.refused:
+        say(f"refused: {refusal.path}: {refusal.error}")
+    pictures = [by_uri[uri] for uri in pixels.uris]
+    of_split = np.array([names[uri] for uri in pixels.uris])
+    classes = _classes(pictures, of_split == TRAIN, config)
+    _check_heads(pictures, classes, config)
+    place = {name: number for number, name in enumerate(classes)}
+    examples = Examples(
+        inputs=pixels.pixels,
+        counts=np.array([UNKNOWN if one.count is None else one.count for one in pictures], dtype=np.int64),
+        labels=np.array([UNKNOWN if one.label is None else place[one.label] for one in pictures], dtype=np.int64),
+        relation=Relation([_keys(one) for one in pictures]),
+        names=pixels.uris,
+        train=np.flatnonzero(of_split == TRAIN),
+        val=np.flatnonzero(of_split == VAL),
+    )
+    return Prepared(examples, classes, labelled, split, pixels.refused, pixels.key)
+
+
+def with_features(
+    prepared: Prepared, net: BinNet, fingerprint: str, *, cache: Path, device: torch.device, bf16: bool
+) -> Examples:
+    """The examples with a frozen backbone's features in place of pixels, of each picture and of its mirror image.
+
+    Computed once for a backbone and a set of pictures, and kept. Raises CannotBeDone when they cannot be kept.
+    """
+    file = cache / "features" / f"{prepared.key}-{fingerprint[:32]}{'-bf16' if bf16 else ''}.npy"
+    examples = prepared.examples
+    wanted = (len(examples.counts), 2, net.features_dim)
+    if file.is_file():
+        kept: NDArray[Any] = np.load(file, allow_pickle=False)
+        if kept.shape == wanted:
+            return replace(examples, inputs=kept)
+    features = np.empty(wanted, np.float32)
+    net.eval().to(device)
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        for at in range(0, len(features), _BATCH):
+            pixels = torch.from_numpy(np.ascontiguousarray(examples.inputs[at : at + _BATCH])).to(device)
+            planes = net.planes(pixels)
+            for view, seen in enumerate((planes, planes.flip(3))):
+                features[at : at + _BATCH, view] = net.features(seen).float().cpu().numpy()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside = file.with_name(f".{file.name}.{id(features)}.tmp.npy")
+        np.save(beside, features)
+        beside.replace(file)
+    except OSError as error:
+        raise CannotBeDone(f"cannot keep features in {file}: {error}; free some space or set BINSIGHT_CACHE") from error
+    return replace(examples, inputs=features)
+
+
+def _keys(picture: LabelledPicture) -> Sequence[str]:
+    """What makes two pictures positives: a shared product, else the same class, else the same group."""
+    if picture.products:
+        return [f"product {one}" for one in picture.products]
+    if picture.label is not None:
+        return [f"class {picture.label}"]
+    return [f"group {picture.group}"] if picture.group is not None else []
+
+
+def _classes(pictures: Sequence[LabelledPicture], is_train: NDArray[np.bool_], config: TrainConfig) -> tuple[str, ...]:
+    classes = sorted({one.label for one in pictures if one.label is not None})
+    if not classes or not config.label_weight:
+        return tuple(classes)
+    learnt = {one.label for one, here in zip(pictures, is_train, strict=True) if here}
+    if unseen := [name for name in classes if name not in learnt]:
+        raise BadSource(f"the class {unseen[0]!r} has no training picture in {config.split}; split again, or take it out")
+    return tuple(classes)
+
+
+def _check_heads(pictures: Sequence[LabelledPicture], classes: Sequence[str], config: TrainConfig) -> None:
+    counted = config.count_head != "none" and config.count_weight and any(one.count is not None for one in pictures)
+    named = bool(classes) and config.label_weight
+    if not counted and not named and not config.embedding_weight:
+        raise BadSettings(f"nothing to learn: {config.data} has neither counts nor classes for the heads that are asked for")
+    if len(classes) == 1 and named:
+        raise BadSource(f"want at least two classes, got only {classes[0]!r}")

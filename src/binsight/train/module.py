@@ -1,0 +1,267 @@
+"""What one training step and one validation do, for Lightning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, cast, final
+
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from binsight.counting import Calibration, CountKind, outcomes
+from binsight.errors import TrainingDiverged
+from binsight.evaluate import Figures, collapse
+from binsight.evaluate_count import UP_TO, constant_figures, ranged
+from binsight.evaluate_retrieval import retrieve
+from binsight.network import BinNet, layer_groups
+from binsight.train.augment import DRAWS, augment
+from binsight.train.config import TrainConfig
+from binsight.train.datamodule import UNKNOWN, BinData, Examples
+from binsight.train.losses import EmbeddingLoss, corn_loss, soft_targets, softmax_loss
+from binsight.vectors import normalise
+
+Said = dict[str, Tensor]
+
+
+@final
+class BinModule(lightning.LightningModule):
+    """A BinNet that learns. `history` holds the figures of each epoch; `score` of the best one is what is kept."""
+
+    def __init__(self, net: BinNet, examples: Examples, config: TrainConfig) -> None:
+        super().__init__()
+        self.net = net
+        self.config = config
+        self.lr = config.lr  # a field of its own: the learning-rate finder changes it
+        self.history: list[Figures] = []
+        self._examples = examples
+        self._forward: Callable[[Tensor], Said] = torch.compile(net.forward_planes) if config.compile else net.forward_planes
+        self._targets = soft_targets(config.max_count + 2, config.count_spread)
+        self._embedding_loss = EmbeddingLoss(config.embedding_loss) if config.embedding_weight else None
+        self._losses: list[float] = []
+        self._said: list[dict[str, NDArray[Any]]] = []
+
+    # ---- learning
+
+    def on_train_epoch_start(self) -> None:
+        """Everything random in an epoch follows from the seed and its number, so that resuming repeats it."""
+        self._losses = []
+        data = cast(BinData, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
+        if data.batches is not None:
+            data.batches.set_epoch(self.current_epoch)
+        torch.manual_seed(_seed(self.config.seed, self.current_epoch, self.global_rank + 1))
+
+    def training_step(self, batch: Said, index: int) -> Tensor:
+        generator = torch.Generator().manual_seed(_seed(self.config.seed, self.current_epoch, index, 77))
+        said, mixed, order = self._answer(batch, generator)
+        losses = self._losses_of(said, batch, mixed, order)
+        loss = torch.stack([weight * value for weight, value in losses.values()]).sum()
+        if not bool(torch.isfinite(loss)):
+            rows = batch["row"].tolist()
+            raise TrainingDiverged(
+                f"the loss is {float(loss)} in epoch {self.current_epoch}, step {index} (learning rate "
+                f"{self.optimizers().param_groups[0]['lr']:.2g}; first picture {self._examples.names[rows[0]]}); "  # type: ignore[union-attr]
+                "the last good checkpoint is kept: take a lower --lr, or --resume from it"
+            )
+        self._losses.append(float(loss.detach()))
+        self.log_dict({f"loss/{name}": value.detach() for name, (_, value) in losses.items()})
+        return loss
+
+    def _answer(self, batch: Said, generator: torch.Generator) -> tuple[Said, float, Tensor]:
+        """The network's answer; how much of each picture is its own (1: not mixed), and with which one it was mixed."""
+        config, inputs = self.config, batch["input"]
+        n, world, rank = len(inputs), self.trainer.world_size, self.global_rank
+        draws = torch.rand(n * world, DRAWS, generator=generator)[rank::world]
+        is_mixed = bool(torch.rand((), generator=generator) < config.mixup)
+        share = float(np.random.default_rng(generator.initial_seed()).beta(0.4, 0.4)) if is_mixed else 1.0
+        order = torch.arange(n - 1, -1, -1, device=inputs.device)
+        if inputs.dtype == torch.uint8:
+            with torch.autocast(inputs.device.type, enabled=False):
+                planes = inputs.permute(0, 3, 1, 2).float()
+                planes = augment(planes, draws.to(inputs.device), strength=config.augment)
+                planes = self.net.planes(planes.permute(0, 2, 3, 1))
+                if is_mixed:
+                    planes = planes * share + planes[order] * (1 - share)
+            return self._forward(planes.contiguous(memory_format=torch.channels_last)), share, order
+        views = (draws[:, 0] * inputs.shape[1]).long().to(inputs.device)  # features of a frozen backbone: (n, views, dim)
+        features = inputs[torch.arange(n, device=inputs.device), views]
+        if is_mixed:
+            features = features * share + features[order] * (1 - share)
+        return self.net.answers(features), share, order
+
+    def _losses_of(self, said: Said, batch: Said, share: float, order: Tensor) -> dict[str, tuple[float, Tensor]]:
+        config = self.config
+        losses: dict[str, tuple[float, Tensor]] = {}
+        if "count" in said:
+            losses["count"] = config.count_weight, _mixed(self._count_loss, said["count"], batch["count"], share, order)
+        if "label" in said:
+            losses["label"] = config.label_weight, _mixed(_label_loss, said["label"], batch["label"], share, order)
+        if self._embedding_loss is not None and share == 1.0:
+            embeddings, rows = self._of_all(said["embedding"]), self._of_all(batch["row"])
+            positive = torch.from_numpy(self._examples.relation.among(rows.cpu().numpy())).to(embeddings.device)
+            losses["embedding"] = config.embedding_weight, self._embedding_loss(functional.normalize(embeddings), positive)
+        if not losses:  # an embedding alone, and a mixed step
+            losses["none"] = 0.0, said["embedding"].sum()
+        return losses
+
+    def _count_loss(self, logits: Tensor, counts: Tensor) -> Tensor:
+        known = counts != UNKNOWN
+        if not bool(known.any()):
+            return logits.sum() * 0.0
+        truth = counts[known].clamp(max=self.config.max_count + 1)
+        if self.config.count_head == "corn":
+            return corn_loss(logits[known], truth)
+        return softmax_loss(logits[known], truth, self._targets)
+
+    def _of_all(self, values: Tensor) -> Tensor:
+        """The rows of all processes, each process's after the other's, with gradients."""
+        if self.trainer.world_size == 1:
+            return values
+        gathered = cast(Tensor, self.all_gather(values, sync_grads=values.requires_grad))
+        return gathered.flatten(0, 1)
+
+    def configure_optimizers(self) -> Any:  # what Lightning takes
+        groups = layer_groups(self.net)
+        chosen: list[dict[str, Any]] = []
+        for depth, group in enumerate(groups):
+            rate = self.lr * self.config.layer_decay ** (len(groups) - 1 - depth)
+            for decay, is_matrix in ((self.config.weight_decay, True), (0.0, False)):
+                own = [value for _, value in group if value.requires_grad and (value.ndim > 1) is is_matrix]
+                if own:
+                    chosen.append({"params": own, "lr": rate, "weight_decay": decay})
+        optimizer = torch.optim.AdamW(chosen)
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        rising = max(1, int(self.config.warmup * steps))
+
+        def factor(step: int) -> float:
+            if step < rising:
+                return (step + 1) / rising
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising)))) + 1e-3
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # ---- looking
+
+    def on_validation_epoch_start(self) -> None:
+        self._said = []
+
+    def validation_step(self, batch: Said, index: int) -> None:
+        del index
+        self._said.append(self.said_of(batch))
+
+    def said_of(self, batch: Said) -> dict[str, NDArray[Any]]:
+        """What the network says of a batch that is not changed, as numpy, with its rows."""
+        inputs = batch["input"]
+        said = self.net(inputs) if inputs.dtype == torch.uint8 else self.net.answers(inputs[:, 0])
+        return {name: value.float().cpu().numpy() for name, value in said.items()} | {"row": batch["row"].cpu().numpy()}
+
+    def on_validation_epoch_end(self) -> None:
+        said = self._gathered()
+        figures = figures_of(said, self._examples, self.config, self.net)
+        figures = {"epoch": self.current_epoch, "loss": float(np.mean(self._losses)) if self._losses else None, **figures}
+        if not self.trainer.sanity_checking:
+            self.history.append(figures)
+        told = {name: value for name, value in figures.items() if isinstance(value, float) and math.isfinite(value)}
+        self.log_dict({f"val/{name}": value for name, value in told.items()})
+        self.log("score", figures["score"])  # the same on every process, which have gathered all answers
+
+    def _gathered(self) -> dict[str, NDArray[Any]]:
+        mine = {name: np.concatenate([part[name] for part in self._said]) for name in self._said[0]} if self._said else {}
+        if self.trainer.world_size == 1:
+            every = [mine]
+        else:
+            every = [{} for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(every, mine)
+        every = [one for one in every if one]
+        joined = {name: np.concatenate([one[name] for one in every]) for name in every[0]}
+        order = np.argsort(joined["row"], kind="stable")
+        return {name: values[order] for name, values in joined.items()}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history = list(checkpoint["history"])
+
+
+def figures_of(said: dict[str, NDArray[Any]], examples: Examples, config: TrainConfig, net: BinNet) -> Figures:
+    """Figures of the validation pictures, each beside what one constant answer reaches; "score" is what is to grow.
+
+    The score is the mean of: count accuracy on 0–5 minus half the RMSE of the mean, class accuracy, recall@1 — of those
+    that the network answers.
+    """
+    rows = said["row"]
+    found: Figures = {}
+    scores: list[float] = []
+    if "count" in net.sizes:
+        found |= _count_figures(said["count"], examples.counts[rows], config)
+        scores.append(found["accuracy"] - 0.5 * found["rmse_mean"])
+    if "label" in net.sizes:
+        known = examples.labels[rows] != UNKNOWN
+        right = said["label"][known].argmax(1) == examples.labels[rows][known]
+        found["label_accuracy"] = float(right.mean())
+        found["label_constant"] = float(np.bincount(examples.labels[rows][known]).max() / known.sum())
+        scores.append(found["label_accuracy"])
+    if config.embedding_weight:
+        retrieved = retrieve(normalise(said["embedding"]), _relevance(examples, rows)).figures(ks=(1, 10))
+        if retrieved["queries"]:
+            found |= {"recall@1": retrieved["recall@1"], "recall@10": retrieved["recall@10"]}
+            scores.append(found["recall@1"])
+    return found | {"score": float(np.mean(scores)) if scores else 0.0}
+
+
+def _count_figures(logits: NDArray[Any], truth: NDArray[np.int64], config: TrainConfig) -> Figures:
+    known = truth != UNKNOWN
+    logits, truth = logits[known], truth[known]
+    kind: CountKind = "corn" if config.count_head == "corn" else "softmax"
+    calibration = Calibration(kind, config.max_count)
+    probabilities = calibration.probabilities(logits)
+    loss = float(-np.log(probabilities[np.arange(len(truth)), outcomes(truth, config.max_count)] + 1e-12).mean())
+    up_to = min(UP_TO, config.max_count)
+    inside = truth <= up_to
+    if not inside.any():
+        return {"count_nll": loss, "accuracy": 0.0, "rmse_mean": 0.0}
+    answers = ranged(calibration.counts(logits[inside]), up_to)
+    constant = constant_figures(truth[inside])
+    return {
+        "accuracy": float((answers.values == truth[inside]).mean()),
+        "accuracy_constant": constant["accuracy"],
+        "rmse": float(np.sqrt(((answers.values - truth[inside]) ** 2).mean())),
+        "rmse_mean": float(np.sqrt(((answers.means - truth[inside]) ** 2).mean())),
+        "rmse_constant": constant["rmse_mean"],
+        "count_nll": loss,
+        "logits_spread": float(logits.std(axis=0).mean()),
+        "collapsed": bool(collapse(truth[inside], answers.values)["collapsed"]),
+    }
+
+
+def _relevance(examples: Examples, rows: NDArray[np.int64]) -> Any:  # evaluate_retrieval.Relevance
+    def relevant(queries: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return among[queries]
+
+    among = examples.relation.among(rows)
+    return relevant
+
+
+def _mixed(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, truth: Tensor, share: float, order: Tensor) -> Tensor:
+    """Source: mixup, Zhang et al. 2018, arXiv:1710.09412, in its form of two losses."""
+    if share == 1.0:
+        return loss(logits, truth)
+    return share * loss(logits, truth) + (1 - share) * loss(logits, truth[order])
+
+
+def _label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    known = labels != UNKNOWN
+    if not bool(known.any()):
+        return logits.sum() * 0.0
+    return functional.cross_entropy(logits[known].float(), labels[known], label_smoothing=0.1)
+
+
+def _seed(*parts: int) -> int:
+    """One seed of several numbers, for torch."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

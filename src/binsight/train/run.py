@@ -1,0 +1,398 @@
+"""One training run, from settings to a model folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+
+from binsight import checkpoint
+from binsight.checkpoint import Checkpoint, Heads, NetworkConfig
+from binsight.counting import Calibration, CountKind, fit_calibration, logit_columns
+from binsight.encoder import open_model
+from binsight.errors import BadSettings, CannotBeDone, MissingExtra, UnknownModel
+from binsight.evaluate import Figures
+from binsight.mixed_precision import has_bf16
+from binsight.model_folder import write_model
+from binsight.network import BinNet, build, random_config, set_frozen
+from binsight.preprocess import Preprocess
+from binsight.train.card import model_card
+from binsight.train.config import TrainConfig
+from binsight.train.examples import Prepared, prepare, with_features
+
+try:
+    import lightning
+    from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, WeightAveraging
+    from lightning.pytorch.loggers import TensorBoardLogger
+except ImportError as error:
+    raise MissingExtra("lightning", extra="train") from error
+
+from binsight.train.datamodule import UNKNOWN, BinData, Examples
+from binsight.train.module import BinModule, figures_of
+from binsight.train.watch import Watch, averaging
+
+Say = Callable[[str], None]
+LAST, BEST = "last.ckpt", "best.ckpt"
+_VIT = "binsight_vit_"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """What came of a run: the model's folder and fingerprint, the best epoch's figures and all epochs' history."""
+
+    model: Path
+    fingerprint: str
+    figures: Figures
+    history: list[Figures]
+    warnings: list[str]
+    images_per_s: float
+    took_s: float
+
+    def to_json(self) -> dict[str, Any]:  # JSON values
+        return {
+            "model": str(self.model),
+            "fingerprint": self.fingerprint,
+            "figures": self.figures,
+            "history": self.history,
+            "warnings": self.warnings,
+            "images_per_s": round(self.images_per_s, 2),
+            "took_s": round(self.took_s, 2),
+        }
+
+
+def train(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    say: Say = lambda _: None,
+    callbacks: tuple[Callback, ...] = (),
+) -> TrainReport:
+    """Train a model and write its folder.
+
+    resume: go on from the last whole epoch of an earlier, ended or killed run into the same place; the result is that of
+    an undisturbed run. callbacks: more of Lightning's, for example a study's pruning.
+    Raises BadSettings, BadSource, UnknownModel; TrainingDiverged when the loss is no number; CannotBeDone (disk full, no GPU).
+    """
+    started = time.perf_counter()
+    _check_place(config, resume)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    lightning.seed_everything(config.seed, verbose=False)
+    with _start_of(config) as (start, base):
+        base = replace(base, preprocess=_preprocess(base.preprocess, config))
+        prepared = prepare(config, base.preprocess, cache=checkpoint.cache_root(), say=say)
+        sizes = _sizes(prepared, config)
+        net = _built(base, sizes, start, config)
+        examples = _inputs(prepared, net, config, start)
+    _say_start(prepared, net, config, say)
+    with _quiet():
+        module, trainer, watch = BinModule(net, examples, config), *_trainer(config, say, callbacks)
+    data = BinData(
+        examples, batch_size=config.batch_size, positives=config.positives if config.embedding_weight else 0.0,
+        seed=config.seed, workers=config.workers,
+    )  # fmt: skip
+    last = config.run_dir / LAST
+    with _quiet(), _disk_errors(config.run_dir):
+        fitting = time.perf_counter()
+        trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume and last.exists() else None, weights_only=False)
+        fit_s = time.perf_counter() - fitting
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    seen = (len(module.history) * (len(examples.train) // config.batch_size)) * config.batch_size
+    if not trainer.is_global_zero:
+        return TrainReport(config.out, "", {}, module.history, watch.warned, 0.0, time.perf_counter() - started)
+    _load_best(net, config.run_dir)
+    heads, figures = _finished(net, prepared, examples, config)
+    training = _provenance(config, prepared, figures, module.history, time.perf_counter() - started)
+    opened = write_model(
+        config.out, net, base, heads, training=training, licence=config.licence,
+        card=model_card(config, base, heads, training), half=True,
+        licence_text=config.licence_file.read_text(encoding="utf-8") if config.licence_file else None,
+    )  # fmt: skip
+    return TrainReport(
+        config.out, opened.fingerprint, figures, module.history, watch.warned, seen / fit_s if fit_s else 0.0,
+        time.perf_counter() - started,
+    )  # fmt: skip
+
+
+def find_lr(config: TrainConfig, *, say: Say = lambda _: None) -> float:
+    """The learning rate at which the loss falls fastest (learning-rate range test, Smith 2017, arXiv:1506.01186)."""
+    from lightning.pytorch.tuner.tuning import Tuner
+
+    lightning.seed_everything(config.seed, verbose=False)
+    with _start_of(config) as (start, base):
+        base = replace(base, preprocess=_preprocess(base.preprocess, config))
+        prepared = prepare(config, base.preprocess, cache=checkpoint.cache_root(), say=say)
+        net = _built(base, _sizes(prepared, config), start, config)
+        examples = _inputs(prepared, net, config, start)
+    module = BinModule(net, examples, config)
+    trainer = lightning.Trainer(
+        **_hardware(config), max_epochs=config.epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=config.run_dir, use_distributed_sampler=False,
+    )  # fmt: skip
+    data = BinData(examples, batch_size=config.batch_size, positives=0.0, seed=config.seed)
+    steps = min(100, max(20, len(examples.train) // config.batch_size))
+    with _quiet():
+        found = Tuner(trainer).lr_find(module, datamodule=data, min_lr=1e-6, max_lr=1.0, num_training=steps)
+    suggested = found.suggestion() if found is not None else None
+    if suggested is None:
+        raise CannotBeDone("the learning-rate finder saw no falling loss; give --lr")
+    return float(suggested)
+
+
+# ---- before
+
+
+def _check_place(config: TrainConfig, resume: bool) -> None:
+    if resume and not (config.run_dir / LAST).exists():
+        raise BadSettings(f"nothing to resume: {config.run_dir} holds no {LAST}; start without --resume")
+    if not resume and (config.run_dir / LAST).exists():
+        raise BadSettings(f"{config.run_dir} holds an earlier run; go on with --resume, or give another --out")
+    if (
+        config.out.exists()
+        and not (config.out / checkpoint.CONFIG).is_file()
+        and (not config.out.is_dir() or any(config.out.iterdir()))
+    ):
+        raise BadSettings(f"{config.out} is there and is no model folder; give another --out")
+    if config.licence_file is not None and not config.licence_file.is_file():
+        raise BadSettings(f"--licence-file: no such file: {config.licence_file}")
+
+
+@contextmanager
+def _start_of(config: TrainConfig) -> Iterator[tuple[Checkpoint | None, NetworkConfig]]:
+    """The weights to start from (None: random numbers) and the network that they are of."""
+    name = config.backbone
+    if name.startswith(_VIT) or (not config.pretrained and checkpoint.folder_of(name) is None):
+        yield None, random_config(name.partition(".")[0], Preprocess((config.size, config.size)))
+        return
+    with open_model(name) as opened:
+        yield (opened if config.pretrained else None), opened.config
+
+
+def _preprocess(theirs: Preprocess, config: TrainConfig) -> Preprocess:
+    """Ours squash the whole picture: a crop loses items."""
+    return Preprocess((config.size, config.size), "squash", 1.0, theirs.mean, theirs.std, "bicubic")
+
+
+def _sizes(prepared: Prepared, config: TrainConfig) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    examples = prepared.examples
+    if config.embedding_weight and config.embedding:
+        sizes["embedding"] = config.embedding
+    if config.count_head != "none" and config.count_weight and bool((examples.counts != UNKNOWN).any()):
+        sizes["count"] = logit_columns(config.count_head, config.max_count)
+    if prepared.classes and config.label_weight:
+        sizes["label"] = len(prepared.classes)
+    return sizes
+
+
+def _built(base: NetworkConfig, sizes: Mapping[str, int], start: Checkpoint | None, config: TrainConfig) -> BinNet:
+    stochastic = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+    try:
+        net = build(base, sizes, weights=start, dropout=config.dropout, training_args=stochastic)
+    except UnknownModel:
+        if not stochastic:
+            raise
+        net = build(base, sizes, weights=start, dropout=config.dropout)  # an architecture without stochastic depth
+    set_frozen(net, config.freeze)
+    return net.to(memory_format=torch.channels_last)
+
+
+def _inputs(prepared: Prepared, net: BinNet, config: TrainConfig, start: Checkpoint | None) -> Examples:
+    if config.freeze != "backbone":
+        return prepared.examples
+    if start is None:
+        raise BadSettings("--freeze backbone wants a backbone with weights; one of random numbers has nothing to keep")
+    device = torch.device("cuda" if _accelerator(config) == "gpu" else "cpu")
+    bf16 = _precision(config) == "bf16-mixed"
+    found = with_features(prepared, net, start.identity, cache=checkpoint.cache_root(), device=device, bf16=bf16)
+    net.to("cpu").train()
+    return found
+
+
+def _say_start(prepared: Prepared, net: BinNet, config: TrainConfig, say: Say) -> None:
+    learning = sum(value.numel() for value in net.parameters() if value.requires_grad)
+    say(
+        f"{len(prepared.examples.train)} training and {len(prepared.examples.val)} validation pictures; "
+        f"{config.backbone} with heads {', '.join(f'{name} ({size})' for name, size in net.sizes.items()) or 'none'}; "
+        f"{learning / 1e6:.1f} million weights learn"
+    )
+    most = int(prepared.examples.counts.max())
+    if "count" in net.sizes and most > config.max_count:
+        more = int((prepared.examples.counts > config.max_count).sum())
+        say(f"{more} pictures show more than {config.max_count} items (up to {most}): they are learnt as one outcome, `more`")
+
+
+# ---- Lightning
+
+
+def _trainer(config: TrainConfig, say: Say, callbacks: tuple[Callback, ...]) -> tuple[lightning.Trainer, Watch]:
+    watch = Watch(say)
+    best = ModelCheckpoint(
+        dirpath=config.run_dir, filename=BEST.removesuffix(".ckpt"), monitor="score", mode="max", save_top_k=1,
+        save_last=False, save_on_train_epoch_end=True, enable_version_counter=False,
+    )  # fmt: skip
+    last = ModelCheckpoint(
+        dirpath=config.run_dir, filename=LAST.removesuffix(".ckpt"), save_top_k=1, save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )  # fmt: skip
+    every: list[Callback] = [watch, LearningRateMonitor("epoch"), *callbacks]
+    if config.ema:
+        every.insert(0, WeightAveraging(avg_fn=averaging(config.ema)))
+    if config.patience:
+        every.append(EarlyStopping("score", mode="max", patience=config.patience))
+    trainer = lightning.Trainer(
+        **_hardware(config),
+        max_epochs=config.epochs,
+        gradient_clip_val=config.clip or None,
+        callbacks=[*every, best, last],
+        logger=TensorBoardLogger(config.run_dir.parent, name=config.run_dir.name, version="tensorboard"),
+        profiler=config.profile or None,
+        default_root_dir=config.run_dir,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=20,
+    )
+    return trainer, watch
+
+
+def _hardware(config: TrainConfig) -> dict[str, Any]:
+    accelerator = _accelerator(config)
+    if accelerator == "gpu" and config.devices > torch.cuda.device_count():
+        raise CannotBeDone(f"there are {torch.cuda.device_count()} CUDA devices, not {config.devices}; take fewer --devices")
+    many = config.devices * config.nodes > 1
+    # Lightning starts this script again for each process; "spawn" needs no script, and gloo no GPU.
+    strategy = "auto" if not many else ("ddp" if accelerator == "gpu" else "ddp_spawn")
+    return {
+        "accelerator": accelerator, "devices": config.devices, "num_nodes": config.nodes, "strategy": strategy,
+        "precision": _precision(config),
+    }  # fmt: skip
+
+
+def _accelerator(config: TrainConfig) -> str:
+    there = torch.cuda.is_available()
+    if config.device == "cuda" and not there:
+        raise CannotBeDone("torch sees no CUDA device; take --device cpu")
+    return "gpu" if there and config.device != "cpu" else "cpu"
+
+
+def _precision(config: TrainConfig) -> str:
+    on_gpu = _accelerator(config) == "gpu"
+    if config.precision == "fp16" and not on_gpu:
+        raise BadSettings("want --precision bf16 or fp32 on a CPU: it has no fp16 arithmetic to train in")
+    if config.precision == "auto":
+        has = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else has_bf16()
+        return "bf16-mixed" if has else "32-true"
+    return {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}[config.precision]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's advice: on loaders' workers (pixels lie in memory), tips, and its own internals."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [one.level for one in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        warnings.filterwarnings(
+            "ignore", message=r".*(does not have many workers|isinstance\(treespec, LeafSpec\)|lr_scheduler\.step).*"
+        )
+        for one in loggers:
+            one.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for one, level in zip(loggers, levels, strict=True):
+                one.setLevel(level)
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise CannotBeDone(
+            f"cannot write to {folder}: {error.strerror or error}; what was saved before is kept: make room, then --resume"
+        ) from error
+
+
+# ---- after
+
+
+def _load_best(net: BinNet, run_dir: Path) -> None:
+    """The averaged weights of the best epoch, where one was saved; else those that the run ended with."""
+    best = run_dir / BEST
+    if best.exists():
+        state = torch.load(best, map_location="cpu", weights_only=False)["state_dict"]  # a file that we wrote ourselves
+        net.load_state_dict({name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")})
+
+
+def _finished(net: BinNet, prepared: Prepared, examples: Examples, config: TrainConfig) -> tuple[Heads, Figures]:
+    """The heads with a calibration fixed on the validation pictures, and the figures of the kept weights on them."""
+    net.cpu().eval()
+    said = _said(net, examples)
+    figures = figures_of(said, examples, config, net)
+    calibration = None
+    if "count" in net.sizes:
+        kind: CountKind = "corn" if config.count_head == "corn" else "softmax"
+        truth = examples.counts[said["row"]]
+        known = truth != UNKNOWN
+        calibration = fit_calibration(
+            said["count"][known], truth[known], kind=kind, max_count=config.max_count, coverage=config.coverage
+        )
+        figures["temperature"] = calibration.temperature
+        figures["width"] = _width(calibration, said["count"][known])
+    return Heads(net.sizes.get("embedding"), calibration, prepared.classes if "label" in net.sizes else None), figures
+
+
+def _said(net: BinNet, examples: Examples) -> dict[str, NDArray[Any]]:
+    parts: list[dict[str, NDArray[Any]]] = []
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
+        for at in range(0, len(examples.val), 64):
+            rows = examples.val[at : at + 64]
+            inputs = torch.from_numpy(np.ascontiguousarray(examples.inputs[rows]))
+            said = net(inputs) if inputs.dtype == torch.uint8 else net.answers(inputs[:, 0])
+            parts.append({name: value.float().numpy() for name, value in said.items()} | {"row": rows})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _width(calibration: Calibration, logits: NDArray[Any]) -> float:
+    return float(np.mean([count.high - count.low for count in calibration.counts(logits)]))
+
+
+def _provenance(
+    config: TrainConfig, prepared: Prepared, figures: Figures, history: list[Figures], took_s: float
+) -> dict[str, Any]:
+    """What the folder's config.json says of the training: enough to do it again."""
+    from binsight import __version__
+
+    given = {name: value for name, value in config.to_json().items() if name not in ("out", "licence_file")}
+    plain = {name: _finite(value) for name, value in figures.items()}
+    return {
+        "binsight": __version__, "torch": torch.__version__, "lightning": lightning.__version__, "config": given,
+        "split": {"by": prepared.split.by, "sizes": prepared.split.sizes}, "validation": plain,
+        "epochs_run": len(history), "took_s": round(took_s, 1), "timm": timm.__version__,
+    }  # fmt: skip
+
+
+def _finite(value: Any) -> Any:  # a figure
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_history(report: TrainReport, file: Path) -> None:
+    """The figures of every epoch, as JSON."""
+    file.write_text(json.dumps(report.to_json(), indent=1, default=str) + "\n", encoding="utf-8")

@@ -1,0 +1,102 @@
+"""What goes wrong in training without an error: said once each, while there is still time to stop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, final
+
+import lightning
+import torch
+from torch.optim import Optimizer
+
+from binsight.network import layer_groups
+from binsight.train.module import BinModule
+
+Say = Callable[[str], None]
+EVERY = 50  # steps between two looks at the gradients
+EXPLODING, VANISHING = 1e3, 1e-8  # norms of a group's gradient; before clipping
+DEAD = 1e-4  # spread of a head's logits over all pictures
+PATIENCE = 5  # epochs in which validation gets worse while training gets better
+
+
+@final
+class Watch(lightning.Callback):
+    """Warns of exploding and vanishing gradients, dead heads, overfitting and collapse; one line an epoch to `say`."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self.warned: list[str] = []
+
+    def warn(self, kind: str, message: str) -> None:
+        """Say it when it is the first of its kind."""
+        if kind not in self.warned:
+            self.warned.append(kind)
+            self._say(f"warning: {message}")
+
+    def on_before_optimizer_step(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
+    ) -> None:
+        del optimizer
+        if trainer.global_step % EVERY or not isinstance(pl_module, BinModule):
+            return
+        for depth, group in enumerate(layer_groups(pl_module.net)):
+            own = [value.grad for _, value in group if value.grad is not None]
+            if not own:
+                continue
+            norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one) for one in own])))
+            where = f"stage {depth} ({group[0][0]} …), step {trainer.global_step}"
+            if not math.isfinite(norm) or norm > EXPLODING:
+                self.warn("exploding", f"gradients explode: norm {norm:.3g} in {where}; lower --lr or --clip")
+            elif norm < VANISHING:
+                self.warn("vanishing", f"gradients vanish: norm {norm:.3g} in {where}; that part hardly learns")
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not isinstance(pl_module, BinModule) or not pl_module.history or trainer.global_rank:
+            return
+        history = pl_module.history
+        self._say(epoch_line(history[-1], trainer.max_epochs or 0))
+        last = history[-1]
+        if last.get("collapsed"):
+            self.warn("collapse", "the count head gives one count for nearly all pictures: it has learnt nothing yet")
+        if last.get("logits_spread", 1.0) < DEAD:
+            self.warn("dead", "the count head says the same of every picture: it is dead; lower --lr")
+        if is_overfitting(history):
+            self.warn("overfitting", f"validation has got worse for {PATIENCE} epochs while training gets better: overfitting")
+
+
+def is_overfitting(history: list[dict[str, Any]]) -> bool:
+    """Whether the training loss fell and the validation loss rose over the last epochs, and its best lies before them."""
+    if len(history) <= PATIENCE or "count_nll" not in history[-1]:
+        return False
+    before, recent = history[:-PATIENCE], history[-PATIENCE:]
+    best = min(one["count_nll"] for one in before)
+    falls = recent[-1]["loss"] is not None and before[-1]["loss"] is not None and recent[-1]["loss"] < before[-1]["loss"]
+    return bool(falls and min(one["count_nll"] for one in recent) > best)
+
+
+def epoch_line(figures: Mapping[str, Any], epochs: int) -> str:
+    """The figures of one epoch beside the constant answer's."""
+    parts = [f"epoch {figures['epoch'] + 1}/{epochs}"]
+    if figures.get("loss") is not None:
+        parts.append(f"loss {figures['loss']:.3f}")
+    if "accuracy_constant" in figures:
+        parts.append(f"accuracy {figures['accuracy']:.1%} (constant {figures['accuracy_constant']:.1%})")
+        parts.append(f"RMSE {figures['rmse_mean']:.3f} (constant {figures['rmse_constant']:.3f})")
+    if "label_accuracy" in figures:
+        parts.append(f"classes {figures['label_accuracy']:.1%} (constant {figures['label_constant']:.1%})")
+    if "recall@1" in figures:
+        parts.append(f"recall@1 {figures['recall@1']:.1%}")
+    return "  ".join(parts)
+
+
+def averaging(decay: float) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | int], torch.Tensor]:
+    """An exponential moving average that starts short: the n-th update keeps min(decay, (1 + n) / (10 + n))."""
+
+    def average(kept: torch.Tensor, new: torch.Tensor, updates: torch.Tensor | int) -> torch.Tensor:
+        if not kept.is_floating_point():  # batch counters
+            return new
+        n = float(updates)
+        return kept.lerp(new, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return average
