@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ WITH_REAL_PHOTOS = (["bench.model"], ["bench.ingest"], ["bench.real"])
 
 
 def main() -> int:
+    argparse.ArgumentParser(prog="python -m bench", description=__doc__).parse_args()
     benches = [*ANYWHERE, *(WITH_REAL_PHOTOS if SHARED.is_dir() else ())]
     failed = [bench for bench in benches if subprocess.run([sys.executable, "-m", *bench], check=False).returncode]
     for bench in failed:

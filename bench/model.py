@@ -37,16 +37,7 @@ def torch_runs(folder: Path, *, compiled: bool) -> dict[str, Run]:
     """The same network as torch runs it."""
     import torch
 
-    opened = checkpoint.open_folder(folder)
-    config = opened.config
-    backbone = network.load_timm(
-        config.architecture,
-        opened.weights,
-        model_args=config.model_args,
-        pretrained_cfg=config.pretrained_cfg,
-        dropped=config.dropped,
-    )
-    net = network.PixelNet(backbone, mean=config.preprocess.mean, std=config.preprocess.std).eval()
+    net = network.load(checkpoint.open_folder(folder))
     last = net.to(memory_format=torch.channels_last)
 
     def of(batch: int, *, bf16: bool, compile_it: bool = False) -> Run:
@@ -54,7 +45,7 @@ def torch_runs(folder: Path, *, compiled: bool) -> dict[str, Run]:
 
         def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                parts = [module(torch.from_numpy(pixels[at : at + batch])) for at in range(0, len(pixels), batch)]
+                parts = [module(torch.from_numpy(pixels[at : at + batch]))["embedding"] for at in range(0, len(pixels), batch)]
             return normalise(torch.cat(parts).numpy())
 
         return run

@@ -116,6 +116,11 @@ def malformed() -> dict[str, bytes]:
         "png with a wrong checksum": _patched(png, len(png) // 2, bytes([png[len(png) // 2] ^ 1])),
         "png without pixels": png_file(8, 8, b""),
         "png header twice": png[:33] + png[8:],
+        "png palette missing": png_file(2, 2, zlib.compress(bytes(6)), colour=3),
+        "png palette missing, with transparency": png_file(
+            2, 2, zlib.compress(bytes(6)), png_chunk(b"tRNS", b"\x80"), colour=3
+        ),
+        "png palette empty": png_file(2, 2, zlib.compress(bytes(6)), png_chunk(b"PLTE", b""), colour=3),
         "png pixels not zlib": png_file(8, 8, b"no zlib stream at all"),
         "webp longer by its header": _patched(webp, 4, struct.pack("<I", len(webp))),
         "gif without picture": b"GIF89a" + struct.pack("<HHBBB", 8, 8, 0, 0, 0) + b";",

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import struct
 import subprocess
 import sys
 import time
@@ -39,6 +40,28 @@ def test_an_exif_rotation_is_honoured_as_pillow_honours_it(turn: int) -> None:
     data = hostile.encoded(hostile.photo(33, 50), "JPEG", exif=hostile.exif(turn))
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     assert np.array_equal(load(data), expected)
+
+
+@pytest.mark.parametrize("kind", ["B", "H", "I", "h", "i"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_an_exif_rotation_may_be_any_whole_number(kind: str, order: str) -> None:
+    types = {"B": 1, "H": 3, "I": 4, "h": 8, "i": 9}
+    entry = struct.pack(order + "HHI", 274, types[kind], 1) + struct.pack(order + kind, 6).ljust(4, b"\0")
+    block = (b"II" if order == "<" else b"MM") + struct.pack(order + "HIH", 42, 8, 1) + entry + bytes(4)
+    photo = hostile.photo(33, 50)
+    turned = load(hostile.encoded(photo, "PNG", exif=b"Exif\0\0" + block))
+    assert np.array_equal(turned, np.rot90(photo, -1))
+
+
+def test_what_pillow_asserts_of_a_picture_is_refused_too() -> None:
+    class Asserting(Image.Image):
+        def load(self) -> None:
+            raise AssertionError("unknown layout")
+
+    image = Asserting()
+    image._size = (2, 2)
+    with pytest.raises(BadImage, match="unknown layout"):
+        load(image)
 
 
 def test_a_jpeg_has_the_pixels_that_pillow_gives_it() -> None:
@@ -103,6 +126,7 @@ def test_a_file_cut_anywhere_is_refused(name: str) -> None:
         ("jpeg of half a scan with end marker", "a damaged or truncated JPEG: .*premature end"),
         ("png cut at 50%", "a truncated PNG: it ends inside a chunk"),
         ("png with a wrong checksum", "a damaged PNG: the checksum of its IDAT chunk is wrong"),
+        ("png palette missing", "no palette comes before them"),
         ("gif cut at 90%", "a truncated GIF"),
         ("webp cut at 90%", "a truncated WEBP: it is shorter than its header says"),
         ("bmp cut at 90%", "a truncated BMP: it is shorter than its header says"),

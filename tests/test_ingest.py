@@ -14,6 +14,7 @@ from binsight.data.manifest import typed
 from binsight.encoder import Encoder
 from binsight.errors import BadSettings, BadSource, ModelMismatch
 from binsight.ingest import IngestReport, ingest, list_sources
+from binsight.records import Item
 from binsight.store import VectorStore, open_store
 from tests.fakes import by_hand, mean_colour_encoder, paint
 
@@ -222,6 +223,138 @@ def test_a_manifest_may_not_leave_its_root(parts: Path, tmp_path: Path, encoder:
     assert figures(report) == (1, 0, 0, 0, 5)
     assert sum("leaves the root" in refusal.error for refusal in report.refused) == 4
     assert figures(load(parts / "m.csv", encoder, store, root=tmp_path))[4] == 5  # other paths now, none of them outside
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "{not json",
+        '{"path": "cpu/c.png", "id": 7}',
+        '["cpu/c.png"]',
+        '{"path": 5}',
+        '{"path": "\\ud83d.png"}',
+        '{"path": "../c"}',
+    ],
+)
+def test_a_refused_row_never_costs_its_item_when_pruning(parts: Path, encoder: Encoder, store: VectorStore, row: str) -> None:
+    file = parts / "m.jsonl"
+    file.write_text('{"path": "ram/a.png"}\n{"path": "cpu/c.png", "id": "C"}\n{"path": "ram/b.png"}\n')
+    load(file, encoder, store, prune=True)
+    (parts / "ram/b.png").unlink()
+    file.write_text('{"path": "ram/a.png"}\n' + row + "\n")
+    assert figures(load(file, encoder, store, prune=True)) == (0, 1, 1, 0, 1)
+    assert {item.id for item in store.scan()} == {"ram/a.png", "C"}
+
+
+def test_a_row_whose_file_is_gone_is_no_reason_to_keep_another(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    file = parts / "m.jsonl"
+    file.write_text("".join(json.dumps({"path": path}) + "\n" for path in ("ram/a.png", "cpu/c.png", "ram/b.png")))
+    load(file, encoder, store)
+    (parts / "ram/b.png").unlink()
+    file.write_text('{"path": "ram/a.png"}\n{"path": "ram/b.png"}\n')
+    assert figures(load(file, encoder, store, prune=True)) == (0, 1, 2, 0, 1)
+
+
+def test_a_picture_that_is_refused_keeps_its_old_item_when_pruning(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    file = parts / "m.jsonl"
+    file.write_text('{"path": "ram/a.png", "id": "A"}\n{"path": "ram/b.png", "id": "B"}\n{"path": "cpu/c.png", "id": "C"}\n')
+    load(file, encoder, store)
+    (parts / "ram/b.png").write_text("no picture any more")
+    file.write_text(
+        '{"path": "ram/a.png", "id": "bad\\nid"}\n{"path": "ram/b.png", "id": "B2"}\n{"path": "cpu/c.png", "id": "C"}\n'
+    )
+    assert figures(load(file, encoder, store, prune=True)) == (0, 1, 0, 0, 2)
+    assert {item.id for item in store.scan()} == {"A", "B", "C"}
+
+
+def test_a_lost_row_of_a_metadata_file_keeps_the_item_under_its_id(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    file = parts.parent / "m.jsonl"
+    file.write_text('{"path": "ram/a.png", "id": "A"}\n{"path": "ram/b.png", "id": "B"}\n')
+    load(parts, encoder, store, metadata=file, root=parts)
+    file.write_text('{"path": "ram/a.png", "id": "A2"}\n{"path": "ram/b.png" "id": "B"}\n')
+    assert figures(load(parts, encoder, store, metadata=file, root=parts, prune=True)) == (2, 1, 1, 0, 1)
+    assert {item.id for item in store.scan()} == {"A2", "B", "ram/b.png", "cpu/c.png"}
+
+
+def test_a_row_with_a_new_id_leaves_no_item_under_the_old_one_when_pruning(
+    parts: Path, encoder: Encoder, store: VectorStore
+) -> None:
+    for before, after in (("ram/a.png", "A"), ("A", "B"), ("B", "ram/a.png")):
+        load(manifest(parts / "m.csv", [{"path": "ram/a.png", "id": before}]), encoder, store)
+        report = load(manifest(parts / "m.csv", [{"path": "ram/a.png", "id": after}]), encoder, store, prune=True)
+        assert (report.indexed, report.pruned) == (1, 1)
+        assert {item.id for item in store.scan()} == {after}
+
+
+def test_pruning_passes_over_items_that_were_not_ingested(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    load(parts, encoder, store)
+    odd = [Item(str(n), {"_source": source}) for n, source in enumerate(("text", None, {"root": [1]}, {"root": str(parts)}))]
+    store.upsert(odd[:3], store.vectors_of(["ram/a.png"] * 3))
+    assert figures(load(parts, encoder, store, prune=True)) == (0, 3, 0, 0, 0)
+    assert len(store) == 6
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("1", "true"), ("0", "false"), ("1", "1.0"), ("[1]", "[true]"), ('{"a": 0}', '{"a": 0.0}')]
+)
+def test_fields_that_are_equal_in_python_but_not_in_json_have_changed(
+    parts: Path, encoder: Encoder, store: VectorStore, before: str, after: str
+) -> None:
+    for value, wanted in ((before, (1, 0)), (after, (1, 0)), (after, (0, 1))):
+        (parts / "m.jsonl").write_text(f'{{"path": "ram/a.png", "x": {value}}}\n')
+        report = load(parts / "m.jsonl", encoder, store)
+        assert (report.indexed, report.unchanged) == wanted
+    (item,) = store.get(["ram/a.png"])
+    assert item is not None
+    assert json.dumps(item.metadata["x"]) == after
+
+
+def test_a_row_whose_path_no_file_can_have_is_refused(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    paths = ["x" * 300, "x/" * 3000, "\ud83d", "a\0b", "ram/a.png"]
+    (parts / "m.jsonl").write_text("".join(json.dumps({"path": path}) + "\n" for path in paths))
+    report = load(parts / "m.jsonl", encoder, store)
+    assert figures(report) == (1, 0, 0, 0, 4)
+    json.dumps(report.to_json(), ensure_ascii=False).encode()
+
+
+def test_a_folder_too_deep_for_the_system_is_wrong_use(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    here = os.getcwd()  # noqa: PTH109
+    top.mkdir()
+    try:
+        os.chdir(top)
+        for _ in range(22):
+            Path("d" * 200).mkdir()
+            os.chdir("d" * 200)
+        Path("a.png").write_bytes(b"")
+    finally:
+        os.chdir(here)
+    with pytest.raises(BadSource, match="File name too long"):
+        list_sources([str(top)])
+
+
+def test_a_pipe_is_no_manifest_and_is_not_waited_for(parts: Path) -> None:
+    os.mkfifo(parts / "m.csv")
+    with pytest.raises(BadSource, match="regular file"):
+        list_sources([str(parts)], metadata=parts / "m.csv")
+    with pytest.raises(BadSource, match=r"m\.csv"):
+        list_sources([str(parts / "m.csv")])
+
+
+def test_a_manifest_with_a_cell_beyond_all_metadata_says_so(parts: Path) -> None:
+    with pytest.raises(BadSource, match=r"m\.csv:2 has a cell of more than 131,072 characters"):
+        list_sources([str(manifest(parts / "m.csv", [{"path": "ram/a.png", "note": "x" * 131_073}]))])
+
+
+def test_names_that_are_no_utf_8_are_told_in_a_way_that_json_carries(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    raw = os.fsdecode(b"\xff.png")
+    (parts / "ram" / raw).write_bytes(b"no picture")
+    report = load(parts, encoder, store, metadata=manifest(parts / "m.csv", [{"path": "ram/a.png"}]))
+    (parts / "m.jsonl").write_text(json.dumps({"path": f"ram/no{raw}"}))
+    report_2 = load(parts / "m.jsonl", encoder, store)
+    assert str(parts / "ram/\\udcff.png") in report.unlisted
+    assert [one.path for one in report_2.refused] == [str(parts / "ram/no\\udcff.png")]
+    json.dumps([report.to_json(), report_2.to_json()], ensure_ascii=False).encode()
 
 
 def test_changed_fields_are_written_without_encoding_again(parts: Path, encoder: Encoder, store: VectorStore) -> None:

@@ -10,9 +10,11 @@ import pytest
 
 from binsight.cli import run
 from binsight.data.warehouse import render
+from tests import bins
 from tests.conftest import ROOT
 
 MODEL = "binsight:colour-layout"  # in place of names that need the network
+SMALL = "--backbone resnet10t --no-pretrained --size 32 --epochs 1 --batch-size 16"
 
 
 def blocks(language: str) -> list[str]:
@@ -29,6 +31,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("photo.jpg", "query.jpg"):
         (folder / name).write_bytes(pictures[0].read_bytes())
     rows = [f"photo.jpg,RAM-1,{quantity},{shelf}" for quantity, shelf in ((4, "A1"),)]
+    many = {f"{n:05}": {f"ASIN{n}": 1 + n % 3, f"OTHER{n // 2}": 1} for n in range(60)}
+    bins.write(folder / "bins", bins.bins(many))
     (folder / "stock.csv").write_text("\n".join(["path,id,quantity,shelf", *rows, "query.jpg,RAM-2,1,B7"]) + "\n")
     return folder
 
@@ -37,7 +41,9 @@ def test_the_commands_run_as_written(world: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(world)
     lines = [line.split("  #")[0].strip() for block in blocks("console") for line in block.splitlines()]
     commands = [
-        shlex.split(line.replace("--model resnet50", f"--model {MODEL}")) for line in lines if line.startswith("binsight ")
+        shlex.split(line.replace("--model resnet50", f"--model {MODEL}").replace("--backbone resnet50", SMALL))
+        for line in lines
+        if line.startswith("binsight ")
     ]
     assert len(commands) >= 7
     for command in commands:

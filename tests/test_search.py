@@ -102,3 +102,33 @@ def test_without_an_encoder_only_pictures_are_refused(searcher: Searcher) -> Non
     assert names(blind.by_id("red", k=1)) == ["dark red"]
     with pytest.raises(BadSettings, match="no encoder"):
         blind.by_image(b"")
+
+
+def test_an_id_may_ask_for_as_many_as_a_query_may(searcher: Searcher) -> None:
+    assert len(searcher.by_id("red", k=100_000).matches) == 3
+    for bad in (True, 0, 100_001, 1.0):
+        with pytest.raises(BadSettings, match="k from 1 to 100000"):
+            searcher.by_id("red", k=bad)  # type: ignore[arg-type]
+
+
+def test_a_vector_of_any_finite_length_has_a_direction(searcher: Searcher) -> None:
+    for scale in (1e300, 1e-300, 1e39, 1e-50, 7):
+        answer = searcher.by_vector([0.0, scale, 0.0], k=1)
+        assert names(answer) == ["green"]
+        assert answer.matches[0].score == pytest.approx(float(by_hand((0, 200, 0))[1]), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "bad", [[1j, 0, 0], ["1", "0", "0"], [[1.0], [1.0, 2.0]], [True, False, False], [None, 1, 2], [10**400, 0, 0]]
+)
+def test_a_vector_of_other_things_than_real_numbers_is_refused(searcher: Searcher, bad: list[object]) -> None:
+    with pytest.raises(BadVectors):
+        searcher.by_vector(bad)  # type: ignore[arg-type]
+
+
+def test_min_score_is_any_real_number_but_no_truth_value(searcher: Searcher) -> None:
+    for score in (np.float32(0.9), np.float64(0.9)):
+        assert names(searcher.by_vector([1, 0, 0], min_score=score)) == ["red", "dark red"]  # type: ignore[arg-type]
+    for bad in (True, False, np.bool_(True), 0.5j):
+        with pytest.raises(BadSettings, match="min_score from -1 to 1"):
+            searcher.by_vector([1, 0, 0], min_score=bad)  # type: ignore[arg-type]

@@ -29,7 +29,8 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = "binsight-model"
 HEADS = ("embedding", "count", "label")  # what BinNet answers, in this order
 _LOCAL = "local-dir:"
-_UNHASHED = ("count", "label")  # heads that change no vector
+_COUNTER = "counter"
+_UNHASHED = ("count", "label", _COUNTER)  # weights that change no vector
 _LARGEST_DIM, _MOST_CLASSES = 65_536, 100_000
 _CONFIG_LIMIT = 16 << 20  # bytes; ImageNet-22k's label descriptions take 2 MB
 _PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.pkl")
@@ -62,12 +63,14 @@ class Heads:
     """What a network answers besides its pooled features.
 
     embedding: the vector's dimension; None: the pooled features are the vector. count: how the count head's logits become
-    counts. classes: the names that the label head tells apart, in the order of its logits.
+    counts. classes: the names that the label head tells apart, in the order of its logits. has_counter: whether these two have
+    a backbone of their own, of the same architecture, so that learning to count leaves the vectors as they are.
     """
 
     embedding: int | None = None
     count: Calibration | None = None
     classes: tuple[str, ...] | None = None
+    has_counter: bool = False
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -88,12 +91,12 @@ class Heads:
             told["count"] = self.count.to_json()
         if self.classes is not None:
             told["label"] = {"classes": list(self.classes)}
-        return told
+        return told | ({_COUNTER: {}} if self.has_counter else {})
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> Heads:
         """What `to_json` gave. Raises UnknownModel for a head of another name, or one that is not as it should be."""
-        if unknown := sorted(told.keys() - set(HEADS)):
+        if unknown := sorted(told.keys() - {*HEADS, _COUNTER}):
             raise UnknownModel(f"a head {unknown[0]!r} is not one this version knows; it knows {', '.join(HEADS)}")
         if wrong := [name for name, value in told.items() if not isinstance(value, dict)]:
             raise UnknownModel(f"want the head {wrong[0]!r} to be an object, got {type(told[wrong[0]]).__name__}")
@@ -104,7 +107,9 @@ class Heads:
         classes = told["label"].get("classes") if "label" in told else None
         if "label" in told and not _are_names(classes):
             raise UnknownModel("want the label head's 'classes', two or more different names")
-        return cls(embedding, count, None if classes is None else tuple(classes))
+        if _COUNTER in told and count is None and classes is None:
+            raise UnknownModel("a counter, the backbone of the count and label heads, is there without either")
+        return cls(embedding, count, None if classes is None else tuple(classes), _COUNTER in told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,7 +405,8 @@ def _check_weights(safetensors: Path, heads: Heads) -> None:
     """Raises UnknownModel when the heads' weights are not those that config.json describes, or a weight is not finite."""
     held = {weight.name: weight for weight in weights.list_weights(safetensors)}
     sizes = heads.sizes
-    if strange := [name for name in held if name.partition(".")[0] not in ("backbone", *sizes)]:
+    known = {"backbone", *sizes} | ({_COUNTER} if heads.has_counter else set())
+    if strange := [name for name in held if name.partition(".")[0] not in known]:
         raise UnknownModel(f"{safetensors} holds {strange[0]!r}, which belongs to no head that {CONFIG} describes")
     for head, size in sizes.items():
         shapes = [held[name].shape if name in held else None for name in (f"{head}.weight", f"{head}.bias")]

@@ -39,12 +39,20 @@ def orientation(exif: object) -> int:
         (start,) = struct.unpack_from(order + "I", block, 4)
         (entries,) = struct.unpack_from(order + "H", block, start)
         for place in range(start + 2, start + 2 + 12 * entries, 12):
-            tag, kind, _, turn = struct.unpack_from(order + "HHIH", block, place)
-            if tag == ORIENTATION:
-                return int(turn) if kind == SHORT and 1 <= turn <= 8 else 1
+            if struct.unpack_from(order + "H", block, place) == (ORIENTATION,):
+                return _turn(block, order, place)
     except struct.error:  # a damaged block, and no reason to refuse the picture
         return 1
     return 1
+
+
+def _turn(block: bytes, order: str, place: int) -> int:
+    """The orientation in the tag at `place`, written as any of the whole numbers that programs write it as."""
+    (kind,) = struct.unpack_from(order + "H", block, place + 2)
+    if kind not in WHOLE_NUMBERS:
+        return 1
+    (turn,) = struct.unpack_from(order + WHOLE_NUMBERS[kind], block, place + 8)
+    return int(turn) if 1 <= turn <= 8 else 1
 
 
 class Header(NamedTuple):
@@ -153,6 +161,7 @@ def _jpeg(data: bytes) -> Header:
 def _png(data: bytes) -> Header:
     view = memoryview(data)
     position, turn, kept, spare = 8, 1, [view[:8]], MOST_INFLATED_BYTES
+    colours = 0  # of the palette
     for _ in range(MOST_PARTS):
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
@@ -165,6 +174,10 @@ def _png(data: bytes) -> Header:
                 raise BadImage(f"a damaged PNG: the checksum of its {kind.decode()} chunk is wrong")
             if kind in (b"PLTE", b"tRNS") and length > 768:
                 raise BadImage(f"a damaged PNG: its {kind.decode()} chunk is too long")
+            if kind == b"PLTE":
+                colours = length // 3
+            if kind == b"IDAT" and data[25] == PNG_PALETTE and not colours:
+                raise BadImage("a damaged PNG: its colours are numbers of a palette, and no palette comes before them")
             kept.append(view[position:end])
         elif kind == b"eXIf":
             turn = orientation(data[position + 8 : end - 4])
@@ -276,8 +289,10 @@ def _bmp(data: bytes) -> Header:
     return Header(width, height, data)
 
 
+PNG_PALETTE = 3  # colour type
 ORIENTATION = 274
 SHORT, LONG, UNDEFINED = 3, 4, 7
+WHOLE_NUMBERS = {1: "B", SHORT: "H", LONG: "I", 6: "b", 8: "h", 9: "i"}  # types that an orientation comes in
 TIFF_SIZES = {1: 1, 2: 1, SHORT: 2, LONG: 4, 5: 8, 6: 1, UNDEFINED: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}  # by type
 MOST_PAGES = 1_000  # of a TIFF, looked at to see that they are there
 BITS, PHOTOMETRIC, JPEG_TABLES, SAMPLE_FORMAT, PALETTE = 258, 262, 347, 339, 320
@@ -309,7 +324,7 @@ def _tiff(data: bytes) -> Header:
     tags, turn = first.tags, first.turn
     core = data[:start] + first.core + data[start + len(first.core) :]
     note = WHITE_IS_ZERO_16 if tags[BITS][0] == 16 and tags[PHOTOMETRIC][0] == 0 else 0
-    return Header(int(tags[256][0]), int(tags[257][0]), core, turn if 1 <= turn <= 8 else 1, note)
+    return Header(int(tags[256][0]), int(tags[257][0]), core, turn, note)
 
 
 def _tiff_directory(data: bytes, start: int, order: str) -> _Directory:
@@ -324,8 +339,8 @@ def _tiff_directory(data: bytes, start: int, order: str) -> _Directory:
         source = value if size > 4 else place + 8
         if source + size > len(data):
             raise BadImage("a truncated TIFF: a tag points behind its end")
-        if tag == ORIENTATION and kind == SHORT:
-            (turn,) = struct.unpack_from(order + "H", data, place + 8)
+        if tag == ORIENTATION:
+            turn = _turn(data, order, place)
         if tag not in TIFF_TAGS:
             continue
         code = {SHORT: "u2", LONG: "u4", UNDEFINED: "u1"}.get(kind)

@@ -12,8 +12,9 @@ from typing import Literal
 
 from binsight.data.warehouse import World, render
 from binsight.encoder import load_encoder
-from binsight.errors import BadSettings
+from binsight.errors import BadSettings, CannotBeDone
 from binsight.ingest import ingest, list_sources
+from binsight.paths import user_path
 from binsight.records import Metadata
 from binsight.search import Searcher
 from binsight.sheet import SheetMatch, SheetRow, contact_sheet, html_page
@@ -71,8 +72,19 @@ class DemoReport:
 def run(folder: Path, *, seed: int = 0, bins: int = 60, views: int = 3, say: Say = lambda _: None) -> DemoReport:
     """Draw, index, search and report into a new folder, or over an earlier demonstration.
 
-    Raises BadSettings when the folder holds something else.
+    Raises BadSettings when the folder holds something else, CannotBeDone when it cannot be written.
     """
+    if seed < 0:
+        raise BadSettings(f"want a seed of at least 0, got {seed}")
+    folder = user_path(folder, error=BadSettings)
+    try:
+        return _run(folder, seed, bins, views, say)
+    except OSError as error:
+        why = error.strerror or error
+        raise CannotBeDone(f"cannot write the demonstration to {folder}: {why}; choose another with --out") from error
+
+
+def _run(folder: Path, seed: int, bins: int, views: int, say: Say) -> DemoReport:
     started = perf_counter()
     _clear(folder)
     say("drawing a small warehouse …")
@@ -105,16 +117,15 @@ def run(folder: Path, *, seed: int = 0, bins: int = 60, views: int = 3, say: Say
 def _clear(folder: Path) -> None:
     """Make the folder, and take away what an earlier demonstration left in it, and nothing else."""
     mark = folder / _MARK
+    if folder.exists() and not folder.is_dir():
+        raise BadSettings(f"want a folder for the demonstration, but {folder} is none; choose another with --out")
     if not mark.exists() and folder.is_dir() and any(folder.iterdir()):
         raise BadSettings(f"want a new folder for the demonstration, but {folder} holds something; choose another with --out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("warehouse", "queries", "changes", "demo.store"):
-            if (folder / name).exists():
-                shutil.rmtree(folder / name)
-        mark.write_text("made by `binsight demo`; the next one may overwrite it\n")
-    except OSError as error:
-        raise BadSettings(f"cannot write the demonstration to {folder}: {error.strerror}; choose another with --out") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("warehouse", "queries", "changes", "demo.store"):
+        if (folder / name).exists():
+            shutil.rmtree(folder / name)
+    mark.write_text("made by `binsight demo`; the next one may overwrite it\n")
 
 
 def _queries(world: World) -> list[Query]:

@@ -199,7 +199,7 @@ def _decode_jpeg(data: bytes, header: Header, at_least: tuple[int, int] | None) 
 HARMLESS = "Invalid SOS parameters"
 
 # What Pillow's plugins raise for bytes they cannot take. They are Python over bytes, so beside their own errors it is those of
-# parsing by hand. 300,000 mutated files raised nothing else.
+# parsing by hand. 300,000 mutated files raised nothing else. And it asserts what it expects of a file.
 DECODER_ERRORS = (
     OSError,  # also UnidentifiedImageError, "image file is truncated"
     SyntaxError,
@@ -211,6 +211,7 @@ DECODER_ERRORS = (
     struct.error,
     zlib.error,
     OverflowError,
+    AssertionError,
     Image.DecompressionBombError,
 )
 

@@ -8,14 +8,16 @@ written, so a killed job goes on where it was when it is started again.
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,7 @@ from binsight.data.source import Listing, Picture, Refusal, checked_unique
 from binsight.encoder import Encoder
 from binsight.errors import BadImage, BadItem, BadSettings, BadSource
 from binsight.images import read_file
+from binsight.paths import shown, user_path
 from binsight.preprocess import Preprocess
 from binsight.records import Item, Metadata
 from binsight.store.base import SOURCE_KEY, VectorStore, checked_id, metadata_text
@@ -36,6 +39,7 @@ Progress = Callable[[int, int], None]  # (done, of how many)
 _LOOKUP = 1000  # items asked of the store at once
 _AHEAD = 3  # batches that are decoded before the model wants them
 _TOGETHER = 8  # pictures that one thread reads in a row: handing them out singly halves what two threads decode
+_File: TypeAlias = tuple[str, str]  # root and uri
 T = TypeVar("T")
 
 
@@ -75,6 +79,7 @@ def list_sources(
         raise BadSource("a manifest already holds the metadata; give --metadata with folders or pictures")
     listings = [_list(source, root if metadata is None else None, id_prefix) for source in sources]
     if metadata is not None:
+        metadata = user_path(metadata)
         listings = with_metadata(listings, metadata, root=root, id_prefix=id_prefix)
     checked_unique(listings)
     return listings
@@ -83,7 +88,7 @@ def list_sources(
 def _list(source: str, root: Path | None, id_prefix: str) -> Listing:
     if source.startswith("s3://"):
         raise BadSource(f"s3 sources are not part of this version: {source}; copy the pictures into a folder")
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_dir():
         return list_folder(path, id_prefix=id_prefix)
     if path.suffix.lower() in SUFFIXES and path.is_file():
@@ -121,14 +126,14 @@ def ingest(
             job.take(batch)
             if progress is not None:
                 progress(job.done, len(pictures))
-    pruned = _prune(listings, store) if prune else 0
+    pruned = _prune(listings, store, kept=job.refused_files) if prune else 0
     return IngestReport(
         job.indexed,
         job.unchanged,
         pruned,
         sum(listing.skipped for listing in listings),
-        refused + job.refused,
-        [path for listing in listings for path in listing.unlisted],
+        [Refusal(shown(one.path), shown(one.error)) for one in refused + job.refused],
+        [shown(path) for listing in listings for path in listing.unlisted],
         took_s=perf_counter() - started,
     )
 
@@ -141,6 +146,14 @@ class _Read:
     pixels: Pixels | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Refused:
+    """A picture that cannot be taken, and why."""
+
+    picture: Picture
+    error: str
+
+
 @dataclass(slots=True)
 class _Job:
     """What has been done so far."""
@@ -151,6 +164,7 @@ class _Job:
     indexed: int = 0
     unchanged: int = 0
     refused: list[Refusal] = field(default_factory=list)
+    refused_files: set[_File] = field(default_factory=set)
 
     @property
     def done(self) -> int:
@@ -172,13 +186,19 @@ class _Job:
             checked_id(picture.id)
             metadata_text(Item(picture.id, picture.metadata))
         except BadItem as error:
-            self.refused.append(Refusal(_shown(picture.path), str(error)))
+            self._refuse(_Refused(picture, str(error)))
             return False
         return True
 
-    def take(self, batch: Sequence[_Read | Refusal]) -> None:
+    def _refuse(self, one: _Refused) -> None:
+        self.refused.append(Refusal(str(one.picture.path), one.error))
+        self.refused_files.add((str(one.picture.root), one.picture.uri))
+
+    def take(self, batch: Sequence[_Read | _Refused]) -> None:
         """Encode what has new pixels and write the batch."""
-        self.refused += [one for one in batch if isinstance(one, Refusal)]
+        for one in batch:
+            if isinstance(one, _Refused):
+                self._refuse(one)
         reads = [one for one in batch if isinstance(one, _Read)]
         fresh = [(read.item, read.pixels) for read in reads if read.pixels is not None]
         if fresh:
@@ -192,7 +212,7 @@ class _Job:
 
 def _is_current(picture: Picture, item: Item) -> bool:
     """Whether neither the file nor what is said of it has changed since the item was written."""
-    source = item.metadata.get(SOURCE_KEY, {})
+    source = _source_of(item)
     if source.get("root") != str(picture.root) or source.get("uri") != picture.uri:
         return False
     try:
@@ -202,15 +222,27 @@ def _is_current(picture: Picture, item: Item) -> bool:
     return (
         source.get("size") == found.st_size
         and source.get("mtime_ns") == found.st_mtime_ns
-        and {name: value for name, value in item.metadata.items() if name != SOURCE_KEY} == picture.metadata
+        and _canonical({name: value for name, value in item.metadata.items() if name != SOURCE_KEY})
+        == _canonical(picture.metadata)
     )
 
 
-def _read_some(wanted: Sequence[tuple[Picture, Item | None]], preprocess: Preprocess) -> list[_Read | Refusal]:
+def _canonical(metadata: Metadata) -> str:
+    """JSON text that is equal only for what JSON tells apart: 1, 1.0 and true are equal in Python."""
+    return json.dumps(metadata, sort_keys=True)
+
+
+def _source_of(item: Item) -> Metadata:
+    """What an item says of its file; nothing where it was not ingested."""
+    found = item.metadata.get(SOURCE_KEY)
+    return found if isinstance(found, dict) else {}
+
+
+def _read_some(wanted: Sequence[tuple[Picture, Item | None]], preprocess: Preprocess) -> list[_Read | _Refused]:
     return [_read(picture, known, preprocess) for picture, known in wanted]
 
 
-def _read(picture: Picture, known: Item | None, preprocess: Preprocess) -> _Read | Refusal:
+def _read(picture: Picture, known: Item | None, preprocess: Preprocess) -> _Read | _Refused:
     """Read one file and decode it, unless its content is known."""
     try:
         data, found = read_file(picture.path)
@@ -219,18 +251,18 @@ def _read(picture: Picture, known: Item | None, preprocess: Preprocess) -> _Read
         source |= {"mtime_ns": found.st_mtime_ns, "sha256": digest}
         item = Item(picture.id, picture.metadata | {SOURCE_KEY: source})
         metadata_text(item)
-        if known is not None and known.metadata.get(SOURCE_KEY, {}).get("sha256") == digest:
+        if known is not None and _source_of(known).get("sha256") == digest:
             return _Read(item, None)
         return _Read(item, preprocess.pixels(data))
     except (BadImage, BadItem) as error:
-        return Refusal(_shown(picture.path), str(error))
+        return _Refused(picture, str(error))
 
 
 def _ahead(
     pool: ThreadPoolExecutor, pending: Iterator[tuple[Picture, Item | None]], window: int, preprocess: Preprocess
-) -> Iterator[_Read | Refusal]:
+) -> Iterator[_Read | _Refused]:
     """Results in order, with about `window` of them in work or waiting."""
-    running: deque[Future[list[_Read | Refusal]]] = deque()
+    running: deque[Future[list[_Read | _Refused]]] = deque()
     try:
         for some in _batched(pending, _TOGETHER):
             running.append(pool.submit(_read_some, some, preprocess))
@@ -251,21 +283,39 @@ def _check_prunable(listings: Sequence[Listing]) -> None:
             raise BadSource(f"nothing of {listing.root} is there, so --prune would delete all of it; is it mounted?")
 
 
-def _prune(listings: Sequence[Listing], store: VectorStore) -> int:
-    """Delete the items whose root is one of the listings' and whose file is no candidate any more."""
-    present = {(str(listing.root), picture.uri) for listing in listings for picture in listing.pictures}
-    roots = {str(listing.root) for listing in listings}
-    stale: list[str] = []
-    for item in store.scan():
-        source = item.metadata.get(SOURCE_KEY, {})
-        if source.get("root") in roots and (source.get("root"), source.get("uri")) not in present:
-            stale.append(item.id)
+def _prune(listings: Sequence[Listing], store: VectorStore, *, kept: Set[_File]) -> int:
+    """Delete the items whose root is one of the listings' and whose file is no candidate any more, or one under another id.
+
+    What was refused deletes nothing: neither the items of the files in `kept`, nor, as a lost row may have meant any file,
+    those of a file without a row that is still there.
+    """
+    ids: dict[_File, set[str]] = {}
+    for listing in listings:
+        for picture in listing.pictures:
+            ids.setdefault((str(listing.root), picture.uri), set()).add(picture.id)
+    prefixes = {str(listing.root): listing.id_prefix for listing in listings}
+    unlisted = {path for listing in listings for path in listing.unlisted}
+    is_unsure = any(listing.has_lost_rows for listing in listings)
+
+    def is_stale(item: Item) -> bool:
+        source = _source_of(item)
+        root, uri = str(source.get("root")), str(source.get("uri"))
+        if root not in prefixes or (root, uri) in kept:
+            return False
+        path = os.path.join(root, uri)  # noqa: PTH118, as `unlisted` and the system take it
+        if (root, uri) not in ids:
+            return not (is_unsure and os.path.exists(path))  # noqa: PTH110, false too where the system refuses to look
+        if item.id in ids[root, uri] or (is_unsure and path in unlisted):
+            return False
+        return not _is_of_another_prefix(item.id, uri, prefixes[root])
+
+    stale = [item.id for item in store.scan() if is_stale(item)]
     return sum(store.delete(part) for part in _batched(iter(stale), _LOOKUP))
 
 
-def _shown(path: Path) -> str:
-    """A path as text that any terminal and JSON can carry."""
-    return str(path).encode(errors="backslashreplace").decode()
+def _is_of_another_prefix(one: str, uri: str, prefix: str) -> bool:
+    """Whether an id comes from indexing the same file under another --id-prefix, which stays."""
+    return not one.startswith(prefix) or (one.endswith(uri) and one != prefix + uri)
 
 
 def _batched(values: Iterator[T], size: int) -> Iterator[list[T]]:

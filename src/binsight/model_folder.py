@@ -18,7 +18,7 @@ from torch import Tensor
 from binsight import checkpoint
 from binsight.checkpoint import CONFIG, FORMAT, WEIGHTS, Checkpoint, Heads, NetworkConfig
 from binsight.errors import BadSettings, CannotBeDone
-from binsight.network import BinNet
+from binsight.network import BinNet, joined
 
 CARD, LICENCE = "README.md", "LICENSE"
 
@@ -43,7 +43,7 @@ def write_model(
     Raises BadSettings when the heads are not the network's, or the folder holds something else than a model of ours;
     UnknownModel when the network has weights that are not finite; CannotBeDone when the folder cannot be written.
     """
-    if net.sizes != heads.sizes:
+    if net.sizes != heads.sizes or heads.has_counter != (net.counter is not None):
         raise BadSettings(f"want the network's heads {net.sizes}, got {heads.sizes}")
     described = {
         "format": FORMAT,
@@ -65,6 +65,31 @@ def write_model(
             f"cannot write the model {folder} ({error.strerror or error}); free space or give another"
         ) from error
     return checkpoint.open_folder(folder)
+
+
+def write_joined(
+    folder: Path, vectors: Checkpoint, counts: Checkpoint, *, licence: str, licence_text: str | None = None
+) -> Checkpoint:
+    """A model with the vectors of one and the counts and classes of another, as `network.joined` puts them together.
+
+    Its card and `training` hold both models'. Raises BadSettings when the two do not fit, and as `write_model`.
+    """
+    net, heads = joined(vectors, counts)
+    cards = [(one.folder / CARD) for one in (vectors, counts)]
+    texts = [card.read_text(encoding="utf-8").rstrip() if card.is_file() else f"`{card.parent.name}`" for card in cards]
+    card = "\n".join([
+        f"# {folder.name}", "",
+        "Two models in one: the vectors of the first and the counts of the second, which has a backbone of its own. Their cards:",
+        "", f"---\n\n{texts[0]}", "", f"---\n\n{texts[1]}", "",
+    ])  # fmt: skip
+    training = {"vectors": _training_of(vectors), "counts": _training_of(counts)}
+    return write_model(
+        folder, net, vectors.config, heads, training=training, licence=licence, licence_text=licence_text, card=card
+    )
+
+
+def _training_of(model: Checkpoint) -> Any:  # JSON
+    return json.loads((model.folder / CONFIG).read_bytes()).get("training") or {"start": model.folder.name}
 
 
 def _write(made: Path, net: BinNet, described: Mapping[str, Any], texts: Mapping[str, str], *, half: bool) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning  # torch.jit names it without exporting it to type checkers
 
 from binsight import vit
-from binsight.checkpoint import HEADS, Checkpoint, NetworkConfig
+from binsight.checkpoint import HEADS, Checkpoint, Heads, NetworkConfig
 from binsight.errors import BadSettings, UnknownModel
 from binsight.preprocess import Preprocess
 
@@ -37,35 +37,13 @@ _log = logging.getLogger(__name__)
 
 
 @final
-class PixelNet(nn.Module):
-    """A backbone that takes pixels as they were decoded: uint8 (n, h, w, 3) in, float32 features (n, dim) out.
-
-    mean and std (of values in [0, 1]) lie in the graph, so that every runtime normalises alike. The features are not of
-    unit length: that is `vectors.normalise`'s, in float64.
-    """
-
-    mean: Tensor  # (1, 3, 1, 1), of values in [0, 255]
-    std: Tensor
-
-    def __init__(self, backbone: nn.Module, *, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1) * 255)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        planes = pixels.permute(0, 3, 1, 2).float()  # (n, 3, h, w), channels last in memory
-        features: Tensor = self.backbone((planes - self.mean) / self.std)
-        return features.float()  # (n, dim)
-
-
-@final
 class BinNet(nn.Module):
     """A backbone with heads: pixels as they were decoded in, what each head says out.
 
     backbone: a timm network without classifier. sizes: outputs of each head by its name in `checkpoint.HEADS`; a head is
     one linear layer on the pooled features, so all answers come from one pass. mean and std (of values in [0, 1]) lie in the
-    graph and not among the weights. dropout: of the features before the count and label heads.
+    graph and not among the weights. dropout: of the features before the count and label heads. counter: a second network like
+    the first, whose features the count and label heads take; the vectors are then untouched by what counting learns.
     """
 
     mean: Tensor  # (1, 3, 1, 1), of values in [0, 255]
@@ -79,6 +57,7 @@ class BinNet(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         dropout: float = 0.0,
+        counter: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if unknown := sorted(sizes.keys() - set(HEADS)):
@@ -86,6 +65,7 @@ class BinNet(nn.Module):
         self.backbone = backbone
         self.sizes = {name: sizes[name] for name in HEADS if name in sizes}
         self.features_dim = _features_dim(backbone)
+        self.counter = counter
         self.dropout = nn.Dropout(dropout)
         for name, size in self.sizes.items():
             head = nn.Linear(self.features_dim, size)
@@ -108,18 +88,22 @@ class BinNet(nn.Module):
 
     def forward_planes(self, planes: Tensor) -> dict[str, Tensor]:
         """As `forward`, of normalised planes float (n, 3, h, w), as an augmentation leaves them."""
-        return self.answers(self.features(planes))
+        counted: Tensor | None = None if self.counter is None else self.counter(planes).float()
+        return self.answers(self.features(planes), counted)
 
     def features(self, planes: Tensor) -> Tensor:
         """Pooled features float32 (n, features_dim): what a frozen backbone computes once."""
         features: Tensor = self.backbone(planes)
         return features.float()
 
-    def answers(self, features: Tensor) -> dict[str, Tensor]:
-        """What the heads say of pooled features float32 (n, features_dim); computed in float32 under autocast too."""
+    def answers(self, features: Tensor, counted: Tensor | None = None) -> dict[str, Tensor]:
+        """What the heads say of pooled features float32 (n, features_dim); computed in float32 under autocast too.
+
+        counted: the counter's features, where there is one.
+        """
         with torch.autocast(features.device.type, enabled=False):
             said = {"embedding": self._modules["embedding"](features) if "embedding" in self.sizes else features}  # type: ignore[misc]
-            dropped = self.dropout(features)
+            dropped = self.dropout(features if counted is None else counted)
             return said | {name: self._modules[name](dropped) for name in self.sizes if name != "embedding"}  # type: ignore[misc]
 
     def freeze(self, modules: Sequence[nn.Module], parameters: Sequence[nn.Parameter]) -> None:
@@ -173,10 +157,35 @@ def load(opened: Checkpoint) -> BinNet:
     config = opened.config
     backbone = _from_timm(opened, config) if opened.heads is None else _created(config)
     sizes = {} if opened.heads is None else opened.heads.sizes
-    net = BinNet(backbone, sizes=sizes, mean=config.preprocess.mean, std=config.preprocess.std)
+    counter = _created(config) if opened.heads is not None and opened.heads.has_counter else None
+    net = BinNet(backbone, sizes=sizes, mean=config.preprocess.mean, std=config.preprocess.std, counter=counter)
     if opened.heads is not None:
         _fill(net, load_file(opened.weights), str(opened.weights))
     return net.float().eval().requires_grad_(False)
+
+
+def joined(vectors: Checkpoint, counts: Checkpoint) -> tuple[BinNet, Heads]:
+    """One network with the vectors of a model and the counts and classes of another one of the same architecture.
+
+    It counts with the second one's backbone, so both answer as they did alone. Raises BadSettings when the two do not take
+    the same pictures, or the second one has nothing to add.
+    """
+    first, second = vectors.config, counts.config
+    theirs = counts.heads
+    if theirs is None or (theirs.count is None and theirs.classes is None):
+        raise BadSettings(f"{counts.folder} has neither a count nor a label head to join to {vectors.folder}")
+    if (first.architecture, first.model_args, first.preprocess) != (second.architecture, second.model_args, second.preprocess):
+        raise BadSettings(
+            f"want two models of one architecture and preprocessing, got {first.architecture} {first.preprocess} and "
+            f"{second.architecture} {second.preprocess}"
+        )
+    one, other = load(vectors), load(counts)
+    heads = Heads(vectors.heads.embedding if vectors.heads else None, theirs.count, theirs.classes, has_counter=True)
+    counter = other.backbone if other.counter is None else other.counter
+    net = BinNet(one.backbone, sizes=heads.sizes, mean=first.preprocess.mean, std=first.preprocess.std, counter=counter)
+    for name in heads.sizes:
+        net.get_submodule(name).load_state_dict((one if name == "embedding" else other).get_submodule(name).state_dict())
+    return net.float().eval().requires_grad_(False), heads
 
 
 def random_config(architecture: str, preprocess: Preprocess, model_args: Mapping[str, Any] | None = None) -> NetworkConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from time import perf_counter
 from typing import Any, final
 
@@ -14,7 +15,7 @@ from binsight.encoder import Encoder, Picture
 from binsight.errors import BadSettings, BadVectors
 from binsight.filters import Filter
 from binsight.records import Answer, Item, Match
-from binsight.store.base import VectorStore
+from binsight.store.base import VectorStore, checked_k
 from binsight.vectors import normalise
 
 
@@ -76,8 +77,8 @@ class Searcher:
         """The k most similar items to a vector of any length but zero: (dim,). Raises BadVectors."""
         checked_min_score(min_score)
         try:
-            row = np.asarray(vector, dtype=np.float32)
-        except (TypeError, ValueError) as error:
+            row = np.asarray(vector)
+        except ValueError as error:  # lists of different lengths
             raise BadVectors(f"want {self.store.info.dim} numbers, got something else: {error}") from error
         if row.ndim != 1:
             raise BadVectors(f"want one vector of shape ({self.store.info.dim},), got shape {row.shape}")
@@ -87,8 +88,9 @@ class Searcher:
     def by_id(self, item_id: str, *, k: int = 10, where: Filter | str | None = None, min_score: float | None = None) -> Answer:
         """The k items most similar to one of the store, which is left out. Raises UnknownItem."""
         checked_min_score(min_score)
+        checked_k(k)
         vectors = self.store.vectors_of([item_id])
-        (matches,) = self.store.query(vectors, k=k + 1 if isinstance(k, int) and k > 0 else k, where=where)
+        (matches,) = self.store.query(vectors, k=k + 1, where=where)
         others = [match for match in matches if match.item.id != item_id][:k]
         return Answer(above(others, min_score))
 
@@ -108,9 +110,11 @@ class Searcher:
 
 def checked_min_score(min_score: float | None) -> float | None:
     """Raise BadSettings unless it is None or a cosine."""
-    if min_score is not None and not (isinstance(min_score, int | float) and -1.0 <= min_score <= 1.0):
+    if min_score is None:
+        return None
+    if isinstance(min_score, bool) or not isinstance(min_score, Real) or not -1.0 <= min_score <= 1.0:
         raise BadSettings(f"want min_score from -1 to 1, got {min_score!r}")
-    return min_score
+    return float(min_score)
 
 
 def above(matches: list[Match], min_score: float | None) -> list[Match]:

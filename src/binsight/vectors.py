@@ -28,8 +28,12 @@ def normalise(values: NDArray[Any]) -> Vectors:
     if rows.ndim != 2 or not (np.issubdtype(rows.dtype, np.floating) or np.issubdtype(rows.dtype, np.integer)):
         raise BadVectors(f"want real numbers of shape (n, dim), got {rows.dtype} {rows.shape}; pass one row as [row]")
     wide = rows.astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         lengths = np.linalg.norm(wide, axis=1, keepdims=True)  # (n, 1)
+        odd = np.flatnonzero(~((lengths > 1e-150) & np.isfinite(lengths))[:, 0])
+        if odd.size and rows.shape[1]:  # the squares of very large or small numbers leave the range of float64
+            wide[odd] /= np.abs(wide[odd]).max(axis=1, keepdims=True)
+            lengths[odd] = np.linalg.norm(wide[odd], axis=1, keepdims=True)
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0))[:, 0])
     if bad.size:
         raise BadVectors(f"row {bad[0]} is zero or not finite ({bad.size} such of {len(rows)}); such a row has no direction")

@@ -172,6 +172,19 @@ def test_verify_of_a_damaged_store_names_the_row_and_ends_with_3(shell: Shell, s
         (("search", "{tmp}/text.png", "--store", "{store}"), 1, "image 0"),
         (("search", "{parts}/red/0.png", "--store", "redis://localhost/0?index=x"), 2, "redis"),
         (("store", "info", "{tmp}/nothing"), 2, "is not a store"),
+        (("index", "", "--store", "{tmp}/new.store", "--model", MODEL), 2, "empty"),
+        (("index", "{long}", "--store", "{tmp}/new.store", "--model", MODEL), 2, "File name too long"),
+        (("index", "~nosuchuser/x", "--store", "{tmp}/new.store", "--model", MODEL), 2, "home"),
+        (("index", "{parts}", "--store", "{tmp}/{long}", "--model", MODEL), 2, "File name too long"),
+        (("index", "{parts}", "--store", "~nosuchuser/x", "--model", MODEL), 2, "home"),
+        (("index", "{parts}", "--root", "{long}", "--metadata", "m.csv", "--store", "{store}"), 2, "File name too long"),
+        (("index", "{parts}", "--root", "{tmp}/loop", "--metadata", "m.csv", "--store", "{store}"), 2, "symbolic links"),
+        (("index", "{parts}", "--metadata", "{long}.csv", "--store", "{store}"), 2, "File name too long"),
+        (("store", "info", "{long}"), 2, "File name too long"),
+        (("demo", "--out", "{tmp}/{long}"), 2, "File name too long"),
+        (("demo", "--out", "{tmp}/text.png"), 2, "is none"),
+        (("demo", "--out", "{tmp}/demo", "--seed", "-1"), 2, "seed of at least 0"),
+        (("demo", "--out", "/proc/demo"), 3, "cannot write the demonstration to /proc/demo"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(
@@ -179,8 +192,9 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
     before = lasting(tmp_path)
-    filled = [argument.format(parts=parts, tmp=tmp_path, store=store) for argument in arguments]
+    filled = [argument.format(parts=parts, tmp=tmp_path, store=store, long="x" * 300) for argument in arguments]
     assert message in shell.fails(*filled, code=code)
     assert lasting(tmp_path) == before
 
@@ -283,3 +297,45 @@ def test_a_closed_pipe_is_no_error(store: Path) -> None:
     _, err = job.communicate(timeout=60)
     assert b"Traceback" not in err
     assert b"Exception" not in err
+
+
+PROGRAM = "import sys; from binsight.cli import run; sys.exit(run(sys.argv[1:]))"
+
+
+def shell_line(line: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """A line of sh in which "$@" is the program with the arguments."""
+    words = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+    return subprocess.run(["/bin/sh", "-c", line, "sh", *words], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("line", ['"$@" >&-', '"$@" 2>&-', '"$@" >&- 2>&-', '"$@" <&- >&- 2>&-'])
+def test_closed_streams_are_no_error(store: Path, line: str) -> None:
+    for arguments in (("store", "info", store, "--json"), ("store", "info", store), ("--help",)):
+        found = shell_line(line, *arguments)
+        assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("form", ["--json", "table"])
+def test_output_that_cannot_be_written_ends_with_3_and_one_line(store: Path, form: str) -> None:
+    found = shell_line('"$@" > /dev/full', "store", "info", store, *([form] if form == "--json" else []))
+    assert (found.returncode, found.stderr) == (3, "binsight: could not write: No space left on device\n")
+    assert shell_line('"$@" 2> /dev/full', "store", "info", store / "nothing").returncode == 2
+
+
+def test_an_interrupt_during_the_imports_ends_with_130(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    found = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "--help"], capture_output=True, text=True, check=False, env=environment
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (130, "", "binsight: interrupted\n")
+
+
+def test_names_that_are_no_utf_8_are_json_all_the_same(shell: Shell, parts: Path, store: Path) -> None:
+    raw = parts / os.fsdecode(b"\xff.png")
+    raw.write_bytes((parts / "red/0.png").read_bytes())
+    document = shell("search", raw, "--store", store, "--json").document
+    assert document["query"] == str(parts / "\\udcff.png")
+    (parts / "m.jsonl").write_text('{"path": "red/0.png"}')
+    document = shell("index", parts, "--store", store, "--metadata", parts / "m.jsonl", "--json").document
+    assert str(parts / "\\udcff.png") in document["unlisted"]

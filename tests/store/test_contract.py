@@ -12,7 +12,7 @@ import pytest
 
 from binsight.errors import BadFilter, BadItem, BadSettings, BadVectors, ModelMismatch, StoreReadOnly, UnknownItem
 from binsight.records import Item, Match, Metadata, StoreInfo
-from binsight.store import VectorStore, open_store
+from binsight.store import VectorStore, exact, open_store
 from binsight.vectors import Vectors, normalise
 
 DIM = 4
@@ -282,6 +282,54 @@ def _check_answers_are_own(store: VectorStore, record: Metadata) -> None:
         found.metadata["n"] = 2
         found.metadata.get("deep", {})["tags"] = []
         assert look() == Item("a", record)
+
+
+def test_every_place_of_an_answer_has_objects_of_its_own(store: VectorStore) -> None:
+    store.upsert([Item("a", {"n": 1}), Item("b", {"n": 1, "deep": {"tags": ["x"]}})], AXES[:2])
+    first, second = (matches[0].item for matches in store.query(np.repeat(AXES[:1], 2, axis=0), k=1))
+    one, other = store.get(["b", "b"])
+    assert one is not None
+    assert other is not None
+    first.metadata["n"] = 2
+    one.metadata["deep"]["tags"].append("y")
+    assert second == Item("a", {"n": 1})
+    assert other == Item("b", {"n": 1, "deep": {"tags": ["x"]}})
+    found = store.get(["a", "nope", "b", "a"])
+    assert [item and item.id for item in found] == ["a", None, "b", "a"]
+
+
+@pytest.mark.parametrize("blocks", [1, 7, 1 << 22])
+def test_many_queries_get_what_each_gets_alone(store: VectorStore, monkeypatch: pytest.MonkeyPatch, blocks: int) -> None:
+    monkeypatch.setattr(exact, "_BLOCK_SCORES", blocks)
+    store.upsert([Item(f"{n}") for n in range(40)], np.repeat(AXES, 10, axis=0))
+    queries = unit([3, 2, 1, 0], [0, 1, 2, 3], [1, 1, 1, 1])
+    for k in (1, 5, 10, 15, 39, 40, 100):
+        together = store.query(queries, k=k)
+        assert [ids(matches) for matches in together] == [ids(store.query(row[None], k=k)[0]) for row in queries]
+        assert ids(together[0]) == [str(n) for n in range(40)][:k]
+        assert ids(together[2]) == [str(n) for n in range(40)][:k]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        StoreInfo(DIM, "f", "m", metric=None),  # type: ignore[arg-type]
+        StoreInfo(DIM, "f", None),  # type: ignore[arg-type]
+        StoreInfo(DIM, "f", "\ud800"),
+        StoreInfo(DIM, "\ud800", "m"),
+        StoreInfo(DIM, "f", "m" * 4097),
+        StoreInfo(DIM, "f" * 4097, "m"),
+        StoreInfo(DIM, "f", "m", created=5),  # type: ignore[arg-type]
+        StoreInfo(65_537, "f", "m"),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_that_no_store_can_remember_is_refused_before_anything_is_written(
+    tmp_path: Path, kind: str, bad: StoreInfo
+) -> None:
+    with pytest.raises(BadSettings):
+        open_store("exact:" if kind == "exact" else tmp_path / "t.store", create=bad)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_empty_store_is_true(store: VectorStore) -> None:

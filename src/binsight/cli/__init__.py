@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from binsight.cli.main import main, run
+import sys
+
+try:
+    from binsight.cli.main import main, run
+except KeyboardInterrupt:  # the imports take half a second, in which nobody else could answer it
+    sys.stderr.write("binsight: interrupted\n")
+    raise SystemExit(130) from None
 
 __all__ = ["main", "run"]

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
 
 from binsight import __version__
-from binsight.cli import count, data, demo, evaluate, export, index, search, store, train
-from binsight.errors import BinsightError
+from binsight.cli import count, data, demo, evaluate, export, index, join, search, store, train
+from binsight.errors import BinsightError, CannotBeDone
 
 OUR_BUG = 70
 INTERRUPTED = 130
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EBADF)
 
 app = typer.Typer(
     name="binsight",
@@ -35,6 +38,7 @@ app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("export")(export.export)
+app.command("join")(join.join)
 
 
 def _show_version(wanted: bool) -> None:
@@ -57,6 +61,7 @@ def _options(
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (sys.argv by default) and return its exit code."""
+    _open_closed_streams()
     try:
         code = app(args=list(arguments) if arguments is not None else None, prog_name="binsight", standalone_mode=False)
         sys.stdout.flush()
@@ -66,10 +71,28 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            return _other(error)
+        _drop_output()
+        return _say(f"could not write: {error.strerror}", CannotBeDone.exit_code)
     except Exception as error:  # noqa: BLE001, the last resort: told as our bug, with its own exit code
         return _other(error)
+
+
+def _open_closed_streams() -> None:
+    """Where the caller closed stdout or stderr, write to nowhere."""
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
+def _drop_output() -> None:
+    """Let go of what could not be written, which Python would try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _other(error: Exception) -> int:
@@ -84,7 +107,8 @@ def _other(error: Exception) -> int:
 
 def _say(message: str, code: int) -> int:
     line = " ".join(message.split("\n")) if code != 2 else message
-    sys.stderr.write(f"binsight: {line}\n")
+    with suppress(OSError):  # nobody can be told
+        sys.stderr.write(f"binsight: {line}\n")
     return code
 
 

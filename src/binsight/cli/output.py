@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,13 +14,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from binsight.paths import shown
 from binsight.records import Match, Metadata
 from binsight.store.base import SOURCE_KEY
 
+_SURROGATES = re.compile("[\ud800-\udfff]+")
+
 
 def print_json(document: Any) -> None:  # any JSON
-    """One JSON document on stdout, and nothing else."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2, default=str) + "\n")
+    """One JSON document on stdout, and nothing else. Names that are not UTF-8 come as `paths.shown` shows them."""
+    text = json.dumps(document, ensure_ascii=False, indent=2, default=str)
+    sys.stdout.write(_SURROGATES.sub(lambda found: json.dumps(shown(found[0]))[1:-1], text) + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
@@ -59,5 +64,4 @@ def say(message: str) -> None:
 
 def _printable(text: str) -> str:
     """Control characters shown as such, so that a file name cannot steer a terminal."""
-    text = text.encode(errors="backslashreplace").decode()
-    return "".join(char if char.isprintable() or char == " " else repr(char)[1:-1] for char in text)
+    return "".join(char if char.isprintable() or char == " " else repr(char)[1:-1] for char in shown(text))

@@ -9,6 +9,7 @@ import typer
 
 from binsight.cli.output import match_json, print_json, print_table, say, told
 from binsight.filters import as_filter
+from binsight.paths import shown
 from binsight.search import checked_min_score
 from binsight.settings import Settings
 from binsight.store.base import checked_k
@@ -43,7 +44,7 @@ def search(
     matches = found.answer.matches
     if as_json:
         took = {"load": load_ms, "encode": found.encode_ms, "search": found.search_ms}
-        document = {"query": image, "count": None, "matches": [match_json(match) for match in matches]}
+        document = {"query": shown(image), "count": None, "matches": [match_json(match) for match in matches]}
         print_json(document | {"took_ms": {name: round(value, 3) for name, value in took.items()}})
         return 0
     rows = [

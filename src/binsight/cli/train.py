@@ -92,8 +92,9 @@ def train(
             print(f"--lr {found:.2g}")  # noqa: T201, the command's answer
         return 0
     report = run(config, resume=resume, say=say)
-    if report.fingerprint:
-        write_history(report, config.run_dir / "report.json")
+    if not report.fingerprint:  # not the first of many processes
+        return 0
+    write_history(report, config.run_dir / "report.json")
     if as_json:
         print_json(report.to_json())
     else:

@@ -18,17 +18,16 @@ def list_folder(folder: Path, *, id_prefix: str = "") -> Listing:
     Raises BadSource when the folder is not there, cannot be read, or holds no picture.
     """
     root = folder.resolve()
-    listing = Listing(root)
-    skipped = 0
+    pictures, skipped = [], 0
     for path in _walk(root):
         uri = inside(root, path)
         if uri is None or not is_picture_file(path):
             skipped += 1
         else:
-            listing.pictures.append(_picture(root, uri, id_prefix))
-    if not listing.pictures:
+            pictures.append(_picture(root, uri, id_prefix))
+    if not pictures:
         raise BadSource(f"no picture under {folder} ({skipped} other files); want JPEG, PNG, WEBP, BMP, TIFF or GIF files")
-    return Listing(root, listing.pictures, skipped)
+    return Listing(root, pictures, skipped, id_prefix=id_prefix)
 
 
 def list_image(path: Path, *, id_prefix: str = "") -> Listing:
@@ -36,7 +35,7 @@ def list_image(path: Path, *, id_prefix: str = "") -> Listing:
     if not path.is_file():
         raise BadSource(f"no such file or folder: {path}")
     root = path.parent.resolve()
-    return Listing(root, [_picture(root, path.name, id_prefix)], is_whole=False)
+    return Listing(root, [_picture(root, path.name, id_prefix)], is_whole=False, id_prefix=id_prefix)
 
 
 def _picture(root: Path, uri: str, id_prefix: str) -> Picture:
@@ -52,6 +51,6 @@ def _walk(folder: Path) -> Iterator[Path]:
 
     for here, folders, files in os.walk(folder, onerror=refuse):
         folders.sort()
-        linked = [name for name in folders if Path(here, name).is_symlink()]
+        linked = [name for name in folders if os.path.islink(os.path.join(here, name))]  # noqa: PTH114, PTH118, false where the system refuses
         for name in sorted([*files, *linked]):
             yield Path(here, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from binsight.data.source import Listing, Picture, Refusal, inside
 from binsight.errors import BadSource
+from binsight.paths import user_path
 from binsight.records import Metadata
 
 SUFFIXES = frozenset({".csv", ".jsonl", ".ndjson"})
@@ -37,15 +39,16 @@ def list_manifest(file: Path, *, root: Path | None = None, id_prefix: str = "") 
     """
     base = _root(file, root)
     rows, refused = _rows(file, base)
+    has_lost_rows = bool(refused)
     pictures = []
     for row in rows:
-        if not (base / row.uri).is_file():
+        if not os.path.isfile(base / row.uri):  # noqa: PTH113, false too where the system refuses to look
             refused.append(Refusal(str(base / row.uri), f"no such file, but {row.place} names it"))
         else:
             pictures.append(Picture(id_prefix + (row.id or row.uri), base, row.uri, {"path": row.uri, **row.fields}))
     if not pictures and not refused:
         raise BadSource(f"{file} has no rows")
-    return Listing(base, pictures, 0, refused)
+    return Listing(base, pictures, 0, refused, has_lost_rows=has_lost_rows, id_prefix=id_prefix)
 
 
 def with_metadata(listings: list[Listing], file: Path, *, root: Path | None = None, id_prefix: str = "") -> list[Listing]:
@@ -75,10 +78,11 @@ def with_metadata(listings: list[Listing], file: Path, *, root: Path | None = No
             one = id_prefix + named.id if named.id is not None else picture.id
             pictures.append(Picture(one, picture.root, picture.uri, picture.metadata | named.fields))
         found.append(replace(listing, pictures=pictures, unlisted=unlisted))
+    has_lost_rows = bool(refused)
     missing = [path for path in by_path if path not in used]
     refused += [Refusal(path, f"no such picture among the sources, but {by_path[path].place} names it") for path in missing]
     last = found[-1]
-    return [*found[:-1], replace(last, refused=[*last.refused, *refused])]
+    return [*found[:-1], replace(last, refused=[*last.refused, *refused], has_lost_rows=has_lost_rows)]
 
 
 def typed(text: str) -> Any:  # any scalar of JSON
@@ -101,7 +105,7 @@ def typed(text: str) -> Any:  # any scalar of JSON
 
 
 def _root(file: Path, root: Path | None) -> Path:
-    base = (root if root is not None else file.parent).resolve()
+    base = user_path(root if root is not None else file.parent).resolve()
     if not base.is_dir():
         raise BadSource(f"the root {base} is not a folder")
     return base
@@ -131,6 +135,10 @@ def _row(place: str, record: Metadata, root: Path) -> Row | Refusal:
         return Refusal(place, "the row has no path")
     if one is not None and not isinstance(one, str):
         return Refusal(place, f"want an id that is a string, got {one!r}")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        return Refusal(path, f"no file has such a name ({place}): {error}")
     uri = inside(root, Path(path))
     if uri is None:
         return Refusal(path, f"leaves the root {root} ({place}); set --root to a folder that holds it")
@@ -142,6 +150,8 @@ def _records(file: Path) -> Iterator[tuple[str, Metadata | str]]:
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
         raise BadSource(f"want a manifest that ends in .csv or .jsonl, got {file}")
+    if file.exists() and not file.is_file():
+        raise BadSource(f"want a manifest that is a regular file, got {file}")  # a pipe would be waited for
     with file.open(encoding="utf-8-sig", newline="") as lines:
         yield from _csv(file, lines) if suffix == ".csv" else _jsonl(file, lines)
 
@@ -161,6 +171,9 @@ def _csv(file: Path, lines: Iterator[str]) -> Iterator[tuple[str, Metadata | str
                 pairs = zip(header, cells, strict=False)
                 yield place, {name: cell if name in ("path", "id") else typed(cell) for name, cell in pairs}
     except csv.Error as error:
+        if "field limit" in str(error):
+            most = csv.field_size_limit()
+            raise BadSource(f"{file}:{reader.line_num} has a cell of more than {most:,} characters; shorten it") from error
         raise BadSource(f"{file}:{reader.line_num} is not CSV: {error}") from error
 
 

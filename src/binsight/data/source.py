@@ -44,7 +44,8 @@ class Listing:
     """What a source holds: candidates, files of other types (`skipped`), inputs refused before they were opened, and
     pictures that a metadata file has no row for (`unlisted`, by path; they are candidates all the same).
 
-    is_whole: whether the listing speaks for its whole root, so that what it leaves out may be pruned.
+    is_whole: whether the listing speaks for its whole root, so that what it leaves out may be pruned. has_lost_rows:
+    whether it refused rows of which nobody knows what picture they meant. id_prefix: stands before every id.
     """
 
     root: Path
@@ -53,6 +54,8 @@ class Listing:
     refused: list[Refusal] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
     is_whole: bool = True
+    has_lost_rows: bool = False
+    id_prefix: str = ""
 
 
 def inside(root: Path, path: Path) -> str | None:

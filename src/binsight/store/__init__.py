@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 from binsight.errors import BadSettings
+from binsight.paths import user_path
 from binsight.records import StoreInfo
 from binsight.store.base import VectorStore, VerifyReport, checked_info
 
@@ -45,8 +47,9 @@ def _local(path: str, create: StoreInfo | None, *, read_only: bool) -> VectorSto
         raise BadSettings(f"want the path of a folder, got {path!r}")
     from binsight.store.faiss_store import FaissStore  # late: faiss is an extra
 
-    folder = Path(path).expanduser()
-    if create is not None and not (folder / "CURRENT").exists() and not read_only:
+    folder = user_path(path, error=BadSettings)
+    is_there = os.path.exists(folder / "CURRENT")  # noqa: PTH110, false too where the system refuses to look
+    if create is not None and not is_there and not read_only:
         store = FaissStore.create(folder, create, created=create.created or datetime.now(UTC).isoformat(timespec="seconds"))
     else:
         store = FaissStore.open(folder, read_only=read_only)

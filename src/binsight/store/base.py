@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from binsight.errors import BadItem, BadSettings, BadVectors, ModelMismatch
+from binsight.errors import BadItem, BadSettings, BadVectors, ModelMismatch, StoreDamaged
 from binsight.filters import Filter, as_filter
 from binsight.records import Item, Match, Metadata, StoreInfo
 from binsight.vectors import Vectors, check
@@ -19,9 +19,12 @@ MAX_ID_BYTES = 512
 MAX_METADATA_BYTES = 64 * 1024
 MAX_METADATA_DEPTH = 100  # SQLite's JSON parser gives up on very deep ones
 MAX_K = 100_000
+MAX_DIM = 65_536
+MAX_INFO_BYTES = 4096  # of the name of a model
 SOURCE_KEY = "_source"  # reserved: where an item's picture came from; no filter sees it
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which no UTF-8 holds
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
@@ -83,7 +86,7 @@ class VectorStore(ABC):
         vectors: float32 (q, dim) unit rows. Raises BadVectors, BadFilter, BadSettings for k < 1.
         """
         queries = check(vectors, dim=self.dim)
-        checked_k(k)
+        checked_k(k, most=MAX_K + 1)  # one more, for a search that leaves the item itself out
         found = as_filter(where)
         return self._query(queries, k, found) if len(queries) else []
 
@@ -159,17 +162,20 @@ class VectorStore(ABC):
 
 def checked_info(info: StoreInfo) -> StoreInfo:
     """The same info, once its dimension and metric are known to be possible. Raises BadSettings."""
-    if isinstance(info.dim, bool) or not isinstance(info.dim, int) or not 1 <= info.dim <= 65_536:
-        raise BadSettings(f"want a dimension from 1 to 65536, got {info.dim!r}")
+    if isinstance(info.dim, bool) or not isinstance(info.dim, int) or not 1 <= info.dim <= MAX_DIM:
+        raise BadSettings(f"want a dimension from 1 to {MAX_DIM}, got {info.dim!r}")
     if info.metric != "cosine":
         raise BadSettings(f"want the metric 'cosine', got {info.metric!r}; other metrics are not supported")
     if not info.fingerprint or not isinstance(info.fingerprint, str):
         raise BadSettings("want the fingerprint of the model that makes the vectors, got none; pass encoder.info")
+    for name, text in (("fingerprint", info.fingerprint), ("model", info.model), ("created", info.created)):
+        if not isinstance(text, str) or len(text.encode(errors="replace")) > MAX_INFO_BYTES or _SURROGATE.search(text):
+            raise BadSettings(f"want {name} to be text of at most {MAX_INFO_BYTES} bytes, got {ascii(text)[:100]}")
     return info
 
 
-def checked_k(k: int) -> int:
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_K:
+def checked_k(k: int, *, most: int = MAX_K) -> int:
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= most:
         raise BadSettings(f"want k from 1 to {MAX_K}, got {k!r}")
     return k
 
@@ -207,11 +213,24 @@ def metadata_text(item: Item) -> str:
         size = len(text) if text.isascii() else len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise BadItem(f"want metadata that is JSON (finite numbers, valid Unicode) for id {item.id!r}: {error}") from error
+    if text.count("{") > 1 and not _has_string_keys(item.metadata):
+        raise BadItem(f"want metadata whose objects have string keys, also within others, for id {item.id!r}")
     if size > MAX_METADATA_BYTES:
         raise BadItem(f"want metadata of at most {MAX_METADATA_BYTES} bytes, got {size} for id {item.id!r}")
     if text.count("[") + text.count("{") > MAX_METADATA_DEPTH and _depth(item.metadata) > MAX_METADATA_DEPTH:
         raise BadItem(f"want metadata nested at most {MAX_METADATA_DEPTH} deep for id {item.id!r}")
     return text
+
+
+def _has_string_keys(value: object) -> bool:
+    """Whether every key of every object in a value is a string: JSON would make it one, and it would come back as another."""
+    level = [value]
+    while level:
+        inner = [part for part in level if isinstance(part, dict | list | tuple)]
+        if not all(isinstance(key, str) for part in inner if isinstance(part, dict) for key in part):
+            return False
+        level = [one for part in inner for one in (part.values() if isinstance(part, dict) else part)]
+    return True
 
 
 def _depth(value: object) -> int:
@@ -224,9 +243,13 @@ def _depth(value: object) -> int:
 
 
 def metadata_object(text: str) -> Metadata:
-    """The metadata back from its JSON text."""
-    found = json.loads(text)
-    assert isinstance(found, dict)  # `metadata_text` wrote it
+    """The metadata back from its JSON text. Raises StoreDamaged for a text that `metadata_text` did not write."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StoreDamaged(f"a record is not JSON: {error}; restore the store from a backup") from error
+    if not isinstance(found, dict):
+        raise StoreDamaged(f"a record is no JSON object but {type(found).__name__}; restore the store from a backup")
     return found
 
 

@@ -8,12 +8,15 @@ from datetime import UTC, datetime
 from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from binsight.errors import StoreReadOnly, UnknownItem
 from binsight.filters import Filter, as_filter
 from binsight.records import Item, Match, StoreInfo
 from binsight.store.base import Batch, VectorStore, VerifyReport, checked_info, metadata_object
-from binsight.vectors import Vectors, check, score
+from binsight.vectors import Scores, Vectors, check, score
+
+_BLOCK_SCORES = 1 << 22  # 16 MB of scores at a time
 
 
 @final
@@ -27,7 +30,7 @@ class ExactStore(VectorStore):
         self._lock = threading.RLock()
         self._texts: dict[str, str] = {}
         self._vectors: dict[str, Vectors] = {}
-        self._matrix: Vectors | None = None  # (n, dim), rebuilt after a change
+        self._laid_out: tuple[list[str], list[str], Vectors] | None = None  # ids, texts, (n, dim); anew after a change
 
     @property
     def info(self) -> StoreInfo:
@@ -46,21 +49,21 @@ class ExactStore(VectorStore):
         with self._lock:
             self._texts.update(zip(batch.ids, batch.metadata, strict=True))
             self._vectors.update(zip(batch.ids, batch.vectors.copy(), strict=True))
-            self._matrix = None
+            self._laid_out = None
 
     def _query(self, queries: Vectors, k: int, where: Filter | None) -> list[list[Match]]:
         with self._lock:
-            ids, matrix = list(self._vectors), self._rows()
-            texts = [self._texts[one] for one in ids]
+            ids, texts, matrix = self._rows()
         if where is not None:
             kept = [row for row, text in enumerate(texts) if where.matches(metadata_object(text))]
             ids, texts, matrix = [ids[row] for row in kept], [texts[row] for row in kept], matrix[kept]
-        scores = score(queries, matrix)  # (q, n)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # (q, ≤k)
-        return [
-            [Match(Item(ids[row], metadata_object(texts[row])), float(line[row])) for row in best]
-            for line, best in zip(scores, order, strict=True)
-        ]
+        answer: list[list[Match]] = []
+        block = max(1, _BLOCK_SCORES // max(1, len(ids)))
+        for start in range(0, len(queries), block):
+            for line in score(queries[start : start + block], matrix):  # (n,)
+                best = _best(line, k).tolist()
+                answer.append([Match(Item(ids[row], metadata_object(texts[row])), float(line[row])) for row in best])
+        return answer
 
     def _get(self, ids: list[str]) -> list[Item | None]:
         with self._lock:
@@ -80,7 +83,7 @@ class ExactStore(VectorStore):
             there = [one for one in ids if self._texts.pop(one, None) is not None]
             for one in there:
                 del self._vectors[one]
-            self._matrix = None
+            self._laid_out = None
         return len(there)
 
     def scan(self, where: Filter | str | None = None) -> Iterator[Item]:
@@ -92,7 +95,7 @@ class ExactStore(VectorStore):
 
     def verify(self) -> VerifyReport:
         with self._lock:
-            check(self._rows(), dim=self._info.dim)
+            check(self._rows()[2], dim=self._info.dim)
             return VerifyReport(items=len(self), checked={"vectors": len(self)})
 
     def compact(self) -> None:
@@ -101,12 +104,22 @@ class ExactStore(VectorStore):
     def close(self) -> None:
         """Nothing to let go of."""
 
-    def _rows(self) -> Vectors:
-        if self._matrix is None:
+    def _rows(self) -> tuple[list[str], list[str], Vectors]:
+        if self._laid_out is None:
             rows = list(self._vectors.values())
-            self._matrix = np.stack(rows) if rows else np.empty((0, self._info.dim), np.float32)
-        return self._matrix
+            matrix = np.stack(rows) if rows else np.empty((0, self._info.dim), np.float32)
+            self._laid_out = list(self._vectors), [self._texts[one] for one in self._vectors], matrix
+        return self._laid_out
 
     def _check_writable(self) -> None:
         if self._read_only:
             raise StoreReadOnly("the store was opened with read_only=True; open it for writing")
+
+
+def _best(scores: Scores, k: int) -> NDArray[np.int64]:
+    """Places of the k largest, largest first, equal ones in order of arrival. scores: (n,)."""
+    if k >= len(scores):
+        return np.argsort(-scores, kind="stable")
+    least = np.partition(scores, len(scores) - k)[len(scores) - k]
+    places = np.flatnonzero(scores >= least)  # k, and those that equal the last of them
+    return places[np.argsort(-scores[places], kind="stable")[:k]]

@@ -91,7 +91,7 @@ class RowIndex:
         mine = self.parameters
         wider = max(1.0, k / 10)
         count = min(mine.rows, max(2 * k, round(mine.candidates * wider * effort * min(4.0, share**-0.5))))
-        extra = 1 if share < 1 else 0
+        extra = 1 if share < 0.9 else 0
         probes = min(mine.lists, round((mine.probes + extra) * wider**0.5 * effort * min(16.0, share**-0.6)))
         selector = faiss.IDSelectorBitmap(allowed) if allowed is not None else None
         parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
@@ -275,7 +275,7 @@ def load(path: Path, *, store: str, generation: int, rows: int, dim: int) -> Row
         file = path.with_name(Path(record["file"]).name)
         if (record["store"], record["generation"]) != (store, generation):
             raise StoreDamaged(f"{path} belongs to another store or generation")
-        parameters = IndexParameters(**record["parameters"])
+        parameters = _checked_parameters(IndexParameters(**record["parameters"]))
         if parameters.rows > rows:
             raise StoreDamaged(f"{path} covers {parameters.rows} rows, but the store has {rows}")
         if file.stat().st_size != record["bytes"] or crc_of_file(file) != record["crc"]:
@@ -284,9 +284,9 @@ def load(path: Path, *, store: str, generation: int, rows: int, dim: int) -> Row
         if not path.exists():
             return None
         raise StoreDamaged(f"{path} names a file that is not there") from error
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:  # ValueError: a file name that is none
         raise StoreDamaged(f"{path} does not describe an index of this version: {error}") from error
-    faiss.set_deserialization_vector_byte_limit(max(1 << 20, 2 * record["bytes"]))
+    faiss.set_deserialization_vector_byte_limit(max(1 << 20, 2 * int(record["bytes"])))
     faiss.set_deserialization_loop_limit(1 << 24)
     try:
         index = faiss.read_index(str(file))
@@ -294,4 +294,15 @@ def load(path: Path, *, store: str, generation: int, rows: int, dim: int) -> Row
         raise StoreDamaged(f"{file} is not an index that faiss reads") from error
     if index.ntotal != parameters.rows or index.d != dim:
         raise StoreDamaged(f"{file} holds {index.ntotal} rows of {index.d}, but its description says otherwise")
+    if not isinstance(index, faiss.IndexIVF) or index.nlist != parameters.lists:
+        raise StoreDamaged(f"{file} is not an index of {parameters.lists} lists, as its description says")
     return RowIndex(index, parameters)
+
+
+def _checked_parameters(told: IndexParameters) -> IndexParameters:
+    whole = (told.rows, told.trained_rows, told.lists, told.probes, told.candidates)
+    if any(type(number) is not int or not 1 <= number < 1 << 40 for number in whole) or told.probes > told.lists:
+        raise ValueError(f"numbers that no index has: {told}")
+    if not isinstance(told.recall_at_10, int | float):
+        raise TypeError(f"no recall: {told.recall_at_10!r}")
+    return told

@@ -107,11 +107,13 @@ class FaissStore(VectorStore):
             snapshot = self._log.snapshot()
             try:
                 rows = self._log.rows_of(snapshot, ids)
-                items = self._items_of(snapshot, list(rows.values()))
+                there = [rows[one] for one in ids if one in rows]
+                items = self._items_of(snapshot, there)
             except GenerationMoved:
                 continue
-            if all(row in items for row in rows.values()):
-                return [items[rows[one]] if one in rows else None for one in ids]
+            if items is not None:
+                found = iter(items)
+                return [next(found) if one in rows else None for one in ids]
 
     def _vectors_of(self, ids: list[str]) -> Vectors:
         while True:
@@ -150,17 +152,19 @@ class FaissStore(VectorStore):
         allowed = self._allowed(snapshot, where) if where is not None else None
         scores, rows = self._search(snapshot, queries, k, allowed)
         lines = rows.tolist()
-        found = self._items_of(snapshot, [row for line in lines for row in line if row >= 0])
-        answer = [
-            [Match(found[row], score) for row, score in zip(line, values, strict=True) if row in found]
+        items = self._items_of(snapshot, [row for line in lines for row in line if row >= 0])
+        if items is None:
+            return None
+        found = iter(items)
+        return [
+            [Match(next(found), score) for row, score in zip(line, values, strict=True) if row >= 0]
             for line, values in zip(lines, np.clip(scores, -1.0, 1.0).tolist(), strict=True)
         ]
-        return answer if sum(map(len, answer)) == int((rows >= 0).sum()) else None
 
-    def _items_of(self, snapshot: Snapshot, rows: list[int]) -> dict[int, Item]:
-        """Row → item of rows that counted in the snapshot; one that ceased since, and was not kept, is left out.
+    def _items_of(self, snapshot: Snapshot, rows: list[int]) -> list[Item] | None:
+        """The item of each row, all of which counted in the snapshot; None when one ceased since, and was not kept.
 
-        Every answer gets objects of its own, which a caller may change: flat metadata is copied, nested parsed anew.
+        Every place gets objects of its own, which a caller may change: flat metadata is copied, nested parsed anew.
         """
         with self._lock:
             if self._records_generation != snapshot.state.generation or len(self._records) > _KEPT_ITEMS:
@@ -169,11 +173,12 @@ class FaissStore(VectorStore):
         missing = [row for row in rows if row not in kept]
         if missing:
             kept.update({row: _kept(*record) for row, record in self._log.records(snapshot, missing).items()})
-        found: dict[int, Item] = {}
+            if any(row not in kept for row in missing):
+                return None
+        found = []
         for row in rows:
-            if row in kept:
-                one, flat, text = kept[row]
-                found[row] = Item(one, flat.copy() if flat is not None else metadata_object(text))
+            one, flat, text = kept[row]
+            found.append(Item(one, flat.copy() if flat is not None else metadata_object(text)))
         return found
 
     # ---- nearness
@@ -200,8 +205,11 @@ class FaissStore(VectorStore):
     ) -> tuple[Scores, Rows]:
         n = index.parameters.rows
         bits = allowed.bits if allowed is not None else _live_bits(snapshot, n)
-        there = int(np.searchsorted(allowed.rows, n)) if allowed is not None else n - snapshot.dead_rows
-        share, effort = (max(1, there) / n if allowed is not None else 1.0), 1.0
+        there = _count(bits, n) if bits is not None else n
+        if allowed is None and there <= FEW_ROWS:
+            return self._among(snapshot, queries, k, self._live_rows(snapshot, None, 0, n))
+        share = max(1, there) / n
+        effort = 2.0 if allowed is None and share < 0.9 else 1.0  # what is deleted may be a whole side of the space
         while True:
             rows = index.candidates(queries, k, share=share, effort=effort, allowed=bits)
             self._log.check_rows(snapshot, rows[rows >= 0])
@@ -238,8 +246,12 @@ class FaissStore(VectorStore):
         return scores, best
 
     def _live_rows(self, snapshot: Snapshot, allowed: _Allowed | None, start: int, end: int) -> Rows:
-        rows = allowed.rows if allowed is not None else self._log.rows_where(snapshot, None)
-        return rows[np.searchsorted(rows, start) : np.searchsorted(rows, end)]
+        if allowed is not None:
+            return allowed.rows[np.searchsorted(allowed.rows, start) : np.searchsorted(allowed.rows, end)]
+        live = _live_bits(snapshot, end, start)
+        if live is None:
+            return np.arange(start, end)
+        return start + np.flatnonzero(np.unpackbits(live, count=end - start, bitorder="little"))
 
     def _allowed(self, snapshot: Snapshot, where: Filter) -> _Allowed:
         """The rows that count and that the filter lets through, kept for each filter and commit."""
@@ -347,15 +359,28 @@ class FaissStore(VectorStore):
 
     def verify(self) -> VerifyReport:
         problems, read = self._log.problems()
-        snapshot = self._log.snapshot()
-        state = snapshot.state
-        try:
-            faiss_index.load(
-                self._log.files.index, store=state.store, generation=state.generation, rows=state.rows, dim=self._log.dim
-            )
-        except (StoreDamaged, OSError) as error:
-            problems.append(f"{error} (a cache: it is built anew by `binsight store compact`)")
+        state = self._log.snapshot().state
+        damage = self._index_damage()
+        if damage:
+            problems.append(f"{damage} (a cache: it is built anew by `binsight store compact`)")
         return VerifyReport(state.items, {"vectors": read, "records": read, "journal_frames": state.seq}, problems)
+
+    def _index_damage(self) -> str:
+        """What is wrong with the saved index; nothing when a writer has put another one in its place meanwhile."""
+        told = ""
+        for _ in range(_MOST_ROUNDS):
+            state, file = self._log.snapshot().state, self._log.files.index
+            saved_at = _mtime(file)
+            try:
+                faiss_index.load(file, store=state.store, generation=state.generation, rows=state.rows, dim=self._log.dim)
+            except (StoreDamaged, OSError) as error:
+                told = str(error)
+            else:
+                return ""
+            now = self._log.snapshot().state
+            if (now.generation, now.rows, _mtime(file)) == (state.generation, state.rows, saved_at):
+                return told
+        return ""  # it is written faster than it can be read
 
     def compact(self) -> None:
         if not self._log.is_writer:
@@ -403,6 +428,12 @@ def _live_bits(snapshot: Snapshot, end: int, start: int = 0) -> Bits | None:
     return np.packbits(~dead[start:], bitorder="little")
 
 
+def _count(bits: Bits, n: int) -> int:
+    """How many of the first n bits are set."""
+    whole = int(np.bitwise_count(bits[: n // 8]).sum())
+    return whole + (int(bits[n // 8] & (1 << n % 8) - 1).bit_count() if n % 8 else 0)
+
+
 def _described(index: RowIndex) -> Metadata:
     mine = index.parameters
     return {
@@ -412,4 +443,7 @@ def _described(index: RowIndex) -> Metadata:
 
 
 def _mtime(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.exists() else 0
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

@@ -118,7 +118,10 @@ def read_sealed_json(path: Path) -> Metadata:
     line, _, crc = data.partition(b"\n")
     if crc != b"%08x\n" % zlib.crc32(line):
         raise StoreDamaged(f"{path} does not match its checksum")
-    record = json.loads(line)
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise StoreDamaged(f"{path} is not JSON: {error}") from error
     if not isinstance(record, dict):
         raise StoreDamaged(f"{path} holds no record")
     return record

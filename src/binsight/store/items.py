@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from binsight.errors import StoreDamaged
 from binsight.filters import Filter
+from binsight.records import Metadata
 from binsight.store.files import Generation, crc_of_file, read_sealed_json, replace_file, require_plain, sealed_json
 
 CHECKPOINT_BYTES = 64 << 20  # of SQLite's write-ahead log, before it is folded into the main file
@@ -111,7 +112,7 @@ class ItemTable:
                 with suppress(FileNotFoundError):
                     require_plain(generation.items.with_name(generation.items.name + suffix))
             seal = read_sealed_json(generation.seal)
-            seq = int(seal["seq"])
+            seq = _seq_of(seal)
             if seal["bytes"] != generation.items.stat().st_size or seal["crc"] != crc_of_file(generation.items):
                 raise StoreDamaged(f"{generation.items} does not match its seal")
         except (OSError, KeyError) as error:
@@ -148,10 +149,19 @@ class ItemTable:
             if isinstance(error, sqlite3.DatabaseError) and error.sqlite_errorcode & 0xFF in _REFUSALS:
                 raise
             raise StoreDamaged(f"{self._path} cannot be read: {error}") from error
+        first, last = self._ends()
+        numbers = (state.generation, state.seq, state.journal_end, state.rows, state.items)
+        if any(type(number) is not int or number < 0 for number in numbers) or first < 0 or last >= state.rows:
+            raise StoreDamaged(f"{self._path} has a state that no store has: {state}, items of rows {first} to {last}")
         if (state.store, state.generation) != (store, generation):
             raise StoreDamaged(f"{self._path} belongs to another store or generation")
         if state.seq < seq:
             raise StoreDamaged(f"{self._path} ends at frame {state.seq}, but its seal knows of frame {seq}")
+
+    def _ends(self) -> tuple[int, int]:
+        """The first and the last row that counts; 0 and -1 where none does."""
+        found = self._db.execute("SELECT (SELECT min(row) FROM items), (SELECT max(row) FROM items)").fetchone()
+        return (0, -1) if found[0] is None else (int(found[0]), int(found[1]))
 
     def _begin(self, state: State) -> None:
         """Make the tables, without any log: a table that was not finished is thrown away."""
@@ -318,9 +328,16 @@ class ItemTable:
 def sealed_seq(generation: Generation) -> int:
     """The last frame that a seal knows of; 0 when there is no seal that can be read."""
     try:
-        return int(read_sealed_json(generation.seal)["seq"])
+        return _seq_of(read_sealed_json(generation.seal))
     except (OSError, StoreDamaged, KeyError):
         return 0
+
+
+def _seq_of(seal: Metadata) -> int:
+    seq = seal["seq"]
+    if type(seq) is not int or seq < 0:
+        raise StoreDamaged(f"a seal names a frame {seq!r}")
+    return seq
 
 
 def _write_seal(generation: Generation, seq: int) -> None:

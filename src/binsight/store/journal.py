@@ -79,7 +79,7 @@ def read_frames(data: memoryview, start: int) -> Iterator[Frame]:
 
 
 def read_frame(data: memoryview, offset: int) -> Frame | None:
-    """The frame at `offset`, or None where no whole and sound frame stands."""
+    """The frame at `offset`, or None where no whole and sound frame stands. Raises StoreDamaged for one that is made up."""
     head_end = offset + _HEAD.size
     if head_end + _SUM.size > len(data):
         return None
@@ -90,12 +90,15 @@ def read_frame(data: memoryview, offset: int) -> Frame | None:
     if zlib.crc32(data[offset : head_end + size]) != _SUM.unpack_from(data, head_end + size)[0]:
         return None
     body = bytes(data[head_end : head_end + size])
-    if kind == UPSERT:
-        ids, metadata, sums = _upsert_body(body, count)
-        return Frame(kind, seq, first_row, ids, metadata, sums, end)
-    if kind == DELETE:
-        return Frame(kind, seq, first_row, _delete_body(body, count), [], [], end)
-    return Frame(kind, seq, first_row, [], [body.decode()], [], end)
+    try:
+        if kind == UPSERT:
+            ids, metadata, sums = _upsert_body(body, count)
+            return Frame(kind, seq, first_row, ids, metadata, sums, end)
+        if kind == DELETE:
+            return Frame(kind, seq, first_row, _delete_body(body, count), [], [], end)
+        return Frame(kind, seq, first_row, [], [body.decode()], [], end)
+    except (struct.error, UnicodeDecodeError) as error:  # its checksum is right, but this program did not write it
+        raise StoreDamaged(f"the journal's frame {seq} at byte {offset} does not hold what it says: {error}") from error
 
 
 def refuse_hidden_frames(data: memoryview, end: int, journal: Path) -> None:

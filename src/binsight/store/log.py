@@ -18,7 +18,7 @@ import threading
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -89,27 +89,28 @@ class VectorLog:
             if foreign or (folder.exists() and not folder.is_dir()):
                 what = f"holds {foreign[0]!r}" if foreign else "is a file"
                 raise NotAStore(f"want a folder that is new, empty or a store, but {folder} {what}; choose another path")
-            new = [path for path in (folder, *folder.parents) if not path.exists()]
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in new:
-                sync_folder(path.parent)
-            lock = WriterLock(folder)
-            try:
-                if not has_store(folder):  # else another process was faster
-                    identity = {"format": FORMAT, "version": VERSION, "store": uuid.uuid4().hex, "generation": 1}
-                    identity |= {"dim": info.dim, "fingerprint": info.fingerprint, "model": info.model}
-                    _write_first(Generation(folder, 1), identity | {"metric": info.metric, "created": created})
-                return cls(folder, lock=lock)
-            except BaseException:
-                lock.release()
-                raise
+            with _new_folder(folder):
+                lock = WriterLock(folder)
+                try:
+                    if not has_store(folder):  # else another process was faster
+                        identity = {"format": FORMAT, "version": VERSION, "store": uuid.uuid4().hex, "generation": 1}
+                        identity |= {"dim": info.dim, "fingerprint": info.fingerprint, "model": info.model}
+                        _write_first(Generation(folder, 1), identity | {"metric": info.metric, "created": created})
+                    return cls(folder, lock=lock)
+                except BaseException:
+                    lock.release()
+                    raise
         except (OSError, sqlite3.Error) as error:
             raise StoreWriteFailed(f"could not create {folder}: {error}; nothing was kept") from error
 
     @classmethod
     def open(cls, folder: Path, *, read_only: bool) -> VectorLog:
         """Raises NotAStore, StoreLocked, StoreDamaged; StoreReadOnly when the folder cannot be written."""
-        if not folder.is_dir() or not has_store(folder):
+        try:
+            is_store = folder.is_dir() and has_store(folder)
+        except OSError as error:
+            raise CannotBeDone(f"{folder} cannot be read: {error}") from error
+        if not is_store:
             raise NotAStore(f"{folder} is not a store (it has no CURRENT); `binsight index … --store {folder}` makes one")
         if read_only:
             return cls(folder, lock=None)
@@ -193,6 +194,8 @@ class VectorLog:
                 raise StoreDamaged(f"{self.files.vectors} is cut short; restore the store from a backup")
             data = mmap.mmap(self._opened.vectors_fd, size, access=mmap.ACCESS_READ)
             self._matrix = np.frombuffer(data, dtype="<f4", offset=HEADER_BYTES).reshape(rows, self.dim)
+        if len(self._sums[0]) != rows:
+            raise StoreDamaged(f"{self.files.items} holds {len(self._sums[0])} checksums of {rows} rows")
         if len(self._checked) < rows:
             self._checked = np.concatenate([self._checked, np.zeros(rows - len(self._checked), dtype=bool)])
         return Snapshot(self._state, self._matrix, self._sums[0], self._checked, self._dead, self._dead_rows)
@@ -456,7 +459,8 @@ class VectorLog:
         """Id → (row, CRC-32 of its metadata) as the journal tells it, and what is wrong with the journal."""
         items: dict[str, tuple[int, int]] = {}
         seq, end = 0, self._opened.journal_start
-        with mapped(self._opened.journal_fd) as data:
+        # Suppressed is a frame that is made up: told below, as the place where the journal ends.
+        with mapped(self._opened.journal_fd) as data, suppress(StoreDamaged):
             for frame in read_frames(data[: self._state.journal_end], end):
                 seq, end = seq + 1, frame.end
                 if frame.kind == UPSERT:
@@ -483,6 +487,24 @@ class VectorLog:
                 self._matrix, self._snapshot = np.empty((0, self.dim), np.float32), None
                 if self._lock is not None:
                     self._lock.release()
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[None]:
+    """The folder, with those above it; when what is done inside fails, those that were not there are taken away again."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in new:
+            sync_folder(path.parent)
+        yield
+    except BaseException:
+        with suppress(OSError):  # not made at all, or another process has put something there
+            if new and not has_store(folder):
+                (folder / "lock").unlink(missing_ok=True)
+            for path in new:
+                path.rmdir()
+        raise
 
 
 def _write_first(files: Generation, identity: Metadata) -> None:

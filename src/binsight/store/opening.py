@@ -20,6 +20,7 @@ import numpy as np
 
 from binsight.errors import CannotBeDone, NotAStore, StoreDamaged, StoreLocked, StoreReadOnly, StoreWriteFailed
 from binsight.records import Metadata
+from binsight.store.base import MAX_DIM
 from binsight.store.files import (
     CURRENT,
     FORMAT,
@@ -51,9 +52,8 @@ log = logging.getLogger(__name__)
 
 HEADER_BYTES = 4096  # before the first row, so that rows begin on a page
 _READER_PATIENCE_S = 2.0
-_IDENTITY = {"format": str, "version": int, "store": str, "generation": int, "dim": int} | dict.fromkeys(
-    ("fingerprint", "model", "metric", "created"), str
-)
+_POINTER = {"format": str, "version": int, "store": str, "generation": int}
+_IDENTITY = _POINTER | {"dim": int} | dict.fromkeys(("fingerprint", "model", "metric", "created"), str)
 
 
 @final
@@ -152,10 +152,19 @@ def _read_identity(files: Generation, pointer: Metadata, vectors_fd: int, journa
 def _identity_in(data: bytes, journal: Path) -> tuple[Metadata, int]:
     frame = read_frame(memoryview(data), 0)
     if frame is not None and frame.kind == IDENTITY:
-        identity = json.loads(frame.metadata[0])
-        if all(isinstance(identity.get(name), kind) for name, kind in _IDENTITY.items()) and identity["dim"] > 0:
+        identity = _record_in(frame.metadata[0])
+        if all(type(identity.get(name)) is kind for name, kind in _IDENTITY.items()) and 0 < identity["dim"] <= MAX_DIM:
             return identity, frame.end
     raise StoreDamaged(f"{journal} has lost its first frame; restore the store from a backup")
+
+
+def _record_in(text: str) -> Metadata:
+    """The JSON object in a text; an empty one where there is none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 # ---- the table
@@ -321,7 +330,7 @@ def mark_of(files: Generation, journal_fd: int) -> tuple[int, ...]:
 
 def has_store(folder: Path) -> bool:
     """Whether there is anything in a folder that a new store must not overwrite: CURRENT, or rows without it."""
-    if (folder / CURRENT).exists():
+    if os.path.exists(folder / CURRENT):  # noqa: PTH110, false too where the system refuses to look
         return True
     return any(path.suffix == ".f32" and path.stat().st_size > HEADER_BYTES for _, path in generations(folder))
 
@@ -330,6 +339,8 @@ def read_pointer(folder: Path) -> tuple[Metadata, bool]:
     """What CURRENT says, and whether it says so itself; where it is gone, the journal says it, if there is only one."""
     try:
         pointer, is_sound = read_sealed_json(folder / CURRENT), True
+        if any(type(pointer.get(name)) is not kind for name, kind in _POINTER.items()):
+            raise StoreDamaged(f"{folder / CURRENT} is not one of this version")
     except (StoreDamaged, FileNotFoundError) as error:
         journals = [path for _, path in generations(folder) if path.suffix == ".log"]
         if len(journals) != 1:
@@ -337,7 +348,7 @@ def read_pointer(folder: Path) -> tuple[Metadata, bool]:
         require_plain(journals[0])
         with journals[0].open("rb") as file:
             pointer, is_sound = _identity_in(file.read(1 << 20), journals[0])[0], False
-    if pointer.get("format") != FORMAT or pointer.get("version") != VERSION or not isinstance(pointer.get("generation"), int):
+    if pointer["format"] != FORMAT or pointer["version"] != VERSION:
         raise NotAStore(f"{folder} has format {pointer.get('format')!r} version {pointer.get('version')!r}; want {VERSION}")
     return pointer, is_sound
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -99,7 +100,6 @@ def _decode(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     shape = (len(uris), *preprocess.size, 3)
-    pixels = np.lib.format.open_memmap(folder / _PIXELS, mode="w+", dtype=np.uint8, shape=shape)
     kept: list[str] = []
     refused: list[tuple[str, str]] = []
     parts = [uris[at : at + _TOGETHER] for at in range(0, len(uris), _TOGETHER)]
@@ -113,16 +113,23 @@ def _decode(
                 found.append((uri, str(error)))
         return found
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="binsight-decode") as pool:
+    # Written, not mapped: on a full disk a write raises OSError, where a mapped page ends the process (SIGBUS).
+    with (
+        (folder / _PIXELS).open("wb") as file,
+        ThreadPoolExecutor(workers, thread_name_prefix="binsight-decode") as pool,
+    ):
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for found in pool.map(decode, parts):
             for uri, one in found:
                 if isinstance(one, str):
                     refused.append((uri, one))
                 else:
-                    pixels[len(kept)] = one
+                    file.write(one.data)
                     kept.append(uri)
             if progress is not None:
                 progress(len(kept) + len(refused), len(uris))
-    pixels.flush()
+        file.write(bytes(math.prod(preprocess.size) * 3 * len(refused)))  # rows of the header's shape that are not used
+        file.flush()
+        os.fsync(file.fileno())
     index = {"uris": kept, "refused": refused, "bytes": (folder / _PIXELS).stat().st_size}
     (folder / _INDEX).write_text(json.dumps(index), encoding="utf-8")

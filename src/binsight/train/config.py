@@ -36,7 +36,9 @@ class TrainConfig(BaseModel):
     max_count: int = Field(9, ge=1, le=99, description="largest count told apart; one more outcome stands for more")
     count_spread: float = Field(0.45, ge=0, le=10, description="softmax targets e^(-|i-j|/spread); 0 for the one true count")
     embedding: int = Field(256, ge=0, le=4096, description="dimension of the embedding head; 0: the pooled features themselves")
-    embedding_loss: Literal["supcon", "multisimilarity"] = Field("supcon", description="loss of pytorch-metric-learning")
+    embedding_loss: Literal["supcon", "multisimilarity", "whiten"] = Field(
+        "supcon", description="of pytorch-metric-learning; whiten: no loss, a closed form on a frozen backbone"
+    )
     count_weight: float = Field(1.0, ge=0, description="of the count loss")
     label_weight: float = Field(1.0, ge=0, description="of the class loss")
     embedding_weight: float = Field(0.5, ge=0, description="of the embedding loss; 0 leaves the embedding head out")

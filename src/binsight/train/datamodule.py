@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeAlias, final
 
 import lightning
@@ -37,6 +37,21 @@ class Examples:
     names: tuple[str, ...]
     train: NDArray[np.int64]  # rows
     val: NDArray[np.int64]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Examples:
+        """Itself, as nothing in it changes: averaging weights copies all that a module holds."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process maps the same file of pixels, instead of being sent them."""
+        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        if not isinstance(self.inputs, np.memmap) or self.inputs.filename is None:
+            return _examples, (held,)
+        return _examples, (held | {"inputs": None}, str(self.inputs.filename), len(self.inputs))
+
+
+def _examples(held: dict[str, Any], file: str | None = None, rows: int = 0) -> Examples:
+    return Examples(**(held if file is None else held | {"inputs": np.load(file, mmap_mode="r", allow_pickle=False)[:rows]}))
 
 
 @final
@@ -126,6 +141,8 @@ class BinData(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         rank, world = self._place()
+        if len(self.examples.val) < world:
+            raise BadSettings(f"want a validation picture for each of {world} processes, got {len(self.examples.val)}")
         mine = self.examples.val[rank::world].tolist()
         size = int(self._options["batch_size"])
         return self._loader([mine[at : at + size] for at in range(0, len(mine), size)])

@@ -32,7 +32,7 @@ Said = dict[str, Tensor]
 class BinModule(lightning.LightningModule):
     """A BinNet that learns. `history` holds the figures of each epoch; `score` of the best one is what is kept."""
 
-    def __init__(self, net: BinNet, examples: Examples, config: TrainConfig) -> None:
+    def __init__(self, net: BinNet, examples: Examples, config: TrainConfig, *, is_search: bool = False) -> None:
         super().__init__()
         self.net = net
         self.config = config
@@ -41,7 +41,10 @@ class BinModule(lightning.LightningModule):
         self._examples = examples
         self._forward: Callable[[Tensor], Said] = torch.compile(net.forward_planes) if config.compile else net.forward_planes
         self._targets = soft_targets(config.max_count + 2, config.count_spread)
-        self._embedding_loss = EmbeddingLoss(config.embedding_loss) if config.embedding_weight else None
+        self._embedding_loss: EmbeddingLoss | None = None
+        if config.embedding_weight and config.embedding_loss != "whiten":
+            self._embedding_loss = EmbeddingLoss(config.embedding_loss)
+        self._is_search = is_search  # for a learning rate: a loss that is no number ends it, and is no error
         self._losses: list[float] = []
         self._said: list[dict[str, NDArray[Any]]] = []
 
@@ -55,28 +58,38 @@ class BinModule(lightning.LightningModule):
             data.batches.set_epoch(self.current_epoch)
         torch.manual_seed(_seed(self.config.seed, self.current_epoch, self.global_rank + 1))
 
-    def training_step(self, batch: Said, index: int) -> Tensor:
+    def training_step(self, batch: Said, index: int) -> Tensor | None:
         generator = torch.Generator().manual_seed(_seed(self.config.seed, self.current_epoch, index, 77))
         said, mixed, order = self._answer(batch, generator)
         losses = self._losses_of(said, batch, mixed, order)
         loss = torch.stack([weight * value for weight, value in losses.values()]).sum()
         if not bool(torch.isfinite(loss)):
-            rows = batch["row"].tolist()
-            raise TrainingDiverged(
-                f"the loss is {float(loss)} in epoch {self.current_epoch}, step {index} (learning rate "
-                f"{self.optimizers().param_groups[0]['lr']:.2g}; first picture {self._examples.names[rows[0]]}); "  # type: ignore[union-attr]
-                "the last good checkpoint is kept: take a lower --lr, or --resume from it"
-            )
+            if self._is_search:
+                self.trainer.should_stop = True
+                return None
+            raise self._diverged(f"the loss is {float(loss.detach())}", f"step {index}", batch)
         self._losses.append(float(loss.detach()))
         self.log_dict({f"loss/{name}": value.detach() for name, (_, value) in losses.items()})
+        if "embedding" in self.net.sizes and "embedding" not in losses:  # DDP wants a gradient for every weight, each step
+            loss = loss + 0.0 * said["embedding"].sum()
         return loss
+
+    def _diverged(self, what: str, where: str, batch: Said) -> TrainingDiverged:
+        rate = self.optimizers().param_groups[-1]["lr"]  # type: ignore[union-attr]
+        last = self.config.run_dir / "last.ckpt"
+        kept = f"{last} holds the last good epoch, {self.current_epoch}" if last.exists() else "no epoch was whole before"
+        return TrainingDiverged(
+            f"{what} in epoch {self.current_epoch + 1}, {where} (learning rate {rate:.2g}; first picture "
+            f"{self._examples.names[int(batch['row'][0])]}); {kept}; start again with a lower --lr"
+        )
 
     def _answer(self, batch: Said, generator: torch.Generator) -> tuple[Said, float, Tensor]:
         """The network's answer; how much of each picture is its own (1: not mixed), and with which one it was mixed."""
         config, inputs = self.config, batch["input"]
         n, world, rank = len(inputs), self.trainer.world_size, self.global_rank
         draws = torch.rand(n * world, DRAWS, generator=generator)[rank::world]
-        is_mixed = bool(torch.rand((), generator=generator) < config.mixup)
+        mixes = "count" in self.net.sizes or "label" in self.net.sizes  # the embedding loss takes no mixed pictures
+        is_mixed = mixes and bool(torch.rand((), generator=generator) < config.mixup)
         share = float(np.random.default_rng(generator.initial_seed()).beta(0.4, 0.4)) if is_mixed else 1.0
         order = torch.arange(n - 1, -1, -1, device=inputs.device)
         if inputs.dtype == torch.uint8:
@@ -104,8 +117,6 @@ class BinModule(lightning.LightningModule):
             embeddings, rows = self._of_all(said["embedding"]), self._of_all(batch["row"])
             positive = torch.from_numpy(self._examples.relation.among(rows.cpu().numpy())).to(embeddings.device)
             losses["embedding"] = config.embedding_weight, self._embedding_loss(functional.normalize(embeddings), positive)
-        if not losses:  # an embedding alone, and a mixed step
-            losses["none"] = 0.0, said["embedding"].sum()
         return losses
 
     def _count_loss(self, logits: Tensor, counts: Tensor) -> Tensor:
@@ -151,8 +162,10 @@ class BinModule(lightning.LightningModule):
         self._said = []
 
     def validation_step(self, batch: Said, index: int) -> None:
-        del index
-        self._said.append(self.said_of(batch))
+        said = self.said_of(batch)
+        if bad := [name for name, values in said.items() if not np.isfinite(values).all()]:
+            raise self._diverged(f"what the network says ({bad[0]}) is no number", f"validation step {index}", batch)
+        self._said.append(said)
 
     def said_of(self, batch: Said) -> dict[str, NDArray[Any]]:
         """What the network says of a batch that is not changed, as numpy, with its rows."""
@@ -163,12 +176,19 @@ class BinModule(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         said = self._gathered()
         figures = figures_of(said, self._examples, self.config, self.net)
-        figures = {"epoch": self.current_epoch, "loss": float(np.mean(self._losses)) if self._losses else None, **figures}
+        figures = {"epoch": self.current_epoch, "loss": self._mean_loss(), **figures}
         if not self.trainer.sanity_checking:
             self.history.append(figures)
         told = {name: value for name, value in figures.items() if isinstance(value, float) and math.isfinite(value)}
         self.log_dict({f"val/{name}": value for name, value in told.items()})
         self.log("score", figures["score"])  # the same on every process, which have gathered all answers
+
+    def _mean_loss(self) -> float | None:
+        """Over the epoch's steps and all processes."""
+        if not self._losses:
+            return None
+        mine = torch.tensor(np.mean(self._losses), dtype=torch.float32, device=self.device)
+        return float(cast(Tensor, self.all_gather(mine)).mean())
 
     def _gathered(self) -> dict[str, NDArray[Any]]:
         mine = {name: np.concatenate([part[name] for part in self._said]) for name in self._said[0]} if self._said else {}
@@ -184,6 +204,7 @@ class BinModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history
+        checkpoint["config"] = self.config.to_json()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = list(checkpoint["history"])
@@ -203,7 +224,7 @@ def figures_of(said: dict[str, NDArray[Any]], examples: Examples, config: TrainC
         scores.append(found["accuracy"] - 0.5 * found["rmse_mean"])
     if "label" in net.sizes:
         known = examples.labels[rows] != UNKNOWN
-        right = said["label"][known].argmax(1) == examples.labels[rows][known]
+        right = said["label"][known].argmax(1) == examples.labels[rows][known]  # some are known: `prepare` looked
         found["label_accuracy"] = float(right.mean())
         found["label_constant"] = float(np.bincount(examples.labels[rows][known]).max() / known.sum())
         scores.append(found["label_accuracy"])

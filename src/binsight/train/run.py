@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
+import pickle
+import re
+import tempfile
 import time
-import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,8 +19,9 @@ import numpy as np
 import timm
 import torch
 from numpy.typing import NDArray
+from torch.multiprocessing.spawn import ProcessRaisedException
 
-from binsight import checkpoint
+from binsight import checkpoint, errors
 from binsight.checkpoint import Checkpoint, Heads, NetworkConfig
 from binsight.counting import Calibration, CountKind, fit_calibration, logit_columns
 from binsight.encoder import open_model
@@ -31,20 +34,29 @@ from binsight.preprocess import Preprocess
 from binsight.train.card import model_card
 from binsight.train.config import TrainConfig
 from binsight.train.examples import Prepared, prepare, with_features
+from binsight.train.whiten import whitening
 
 try:
     import lightning
     from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, WeightAveraging
     from lightning.pytorch.loggers import TensorBoardLogger
+    from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
+    from lightning.pytorch.utilities import rank_zero_only
 except ImportError as error:
     raise MissingExtra("lightning", extra="train") from error
 
+from binsight.train.atomic import AtomicCheckpoints
 from binsight.train.datamodule import UNKNOWN, BinData, Examples
 from binsight.train.module import BinModule, figures_of
+from binsight.train.quiet import quiet
 from binsight.train.watch import Watch, averaging
 
 Say = Callable[[str], None]
 LAST, BEST = "last.ckpt", "best.ckpt"
+# What a resumed run may change, as it changes no weight but by the order of sums.
+_MAY_CHANGE = frozenset({
+    "out", "device", "devices", "nodes", "workers", "threads", "compile", "profile", "coverage", "licence", "licence_file",
+})  # fmt: skip
 _VIT = "binsight_vit_"
 
 
@@ -72,21 +84,29 @@ class TrainReport:
         }
 
 
+def _silent(message: str) -> None:
+    """Says nothing; no lambda, as it goes to the processes of `--devices`."""
+
+
 def train(
     config: TrainConfig,
     *,
     resume: bool = False,
-    say: Say = lambda _: None,
+    say: Say = _silent,
     callbacks: tuple[Callback, ...] = (),
 ) -> TrainReport:
     """Train a model and write its folder.
 
     resume: go on from the last whole epoch of an earlier, ended or killed run into the same place; the result is that of
-    an undisturbed run. callbacks: more of Lightning's, for example a study's pruning.
+    an undisturbed run. say: takes the run's lines; has to be picklable with many processes on a CPU. callbacks: more of
+    Lightning's, for example a study's pruning.
     Raises BadSettings, BadSource, UnknownModel; TrainingDiverged when the loss is no number; CannotBeDone (disk full, no GPU).
     """
     started = time.perf_counter()
     _check_place(config, resume)
+    done = _epochs_of_earlier(config) if resume else 0
+    if getattr(rank_zero_only, "rank", 0):  # one of the processes that Lightning started
+        say = _silent
     if config.threads:
         torch.set_num_threads(config.threads)
     lightning.seed_everything(config.seed, verbose=False)
@@ -95,22 +115,29 @@ def train(
         prepared = prepare(config, base.preprocess, cache=checkpoint.cache_root(), say=say)
         sizes = _sizes(prepared, config)
         net = _built(base, sizes, start, config)
-        examples = _inputs(prepared, net, config, start)
+        examples = _inputs(prepared, net, base.preprocess, config, start)
+    if config.embedding_loss == "whiten" and "embedding" in sizes:
+        _whiten(net, prepared, examples, config)
     _say_start(prepared, net, config, say)
-    with _quiet():
+    with quiet():
         module, trainer, watch = BinModule(net, examples, config), *_trainer(config, say, callbacks)
     data = BinData(
         examples, batch_size=config.batch_size, positives=config.positives if config.embedding_weight else 0.0,
         seed=config.seed, workers=config.workers,
     )  # fmt: skip
     last = config.run_dir / LAST
-    with _quiet(), _disk_errors(config.run_dir):
+    with quiet(), _disk_errors(config.run_dir):
         fitting = time.perf_counter()
-        trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume and last.exists() else None, weights_only=False)
+        if any(value.requires_grad for value in net.parameters()):
+            start_at = str(last) if resume and last.exists() else None
+            _fit(trainer, module, data, start_at)
+            _take_back(module, watch, last)
+        elif config.embedding_loss != "whiten":
+            raise BadSettings("nothing learns: a frozen backbone without heads; give it an --embedding or another --freeze")
         fit_s = time.perf_counter() - fitting
     if trainer.interrupted:
         raise KeyboardInterrupt
-    seen = (len(module.history) * (len(examples.train) // config.batch_size)) * config.batch_size
+    seen = (len(module.history) - done) * (len(examples.train) // config.batch_size) * config.batch_size
     if not trainer.is_global_zero:
         return TrainReport(config.out, "", {}, module.history, watch.warned, 0.0, time.perf_counter() - started)
     _load_best(net, config.run_dir)
@@ -127,24 +154,27 @@ def train(
     )  # fmt: skip
 
 
-def find_lr(config: TrainConfig, *, say: Say = lambda _: None) -> float:
+def find_lr(config: TrainConfig, *, say: Say = _silent) -> float:
     """The learning rate at which the loss falls fastest (learning-rate range test, Smith 2017, arXiv:1506.01186)."""
     from lightning.pytorch.tuner.tuning import Tuner
 
+    if config.threads:
+        torch.set_num_threads(config.threads)
     lightning.seed_everything(config.seed, verbose=False)
     with _start_of(config) as (start, base):
         base = replace(base, preprocess=_preprocess(base.preprocess, config))
         prepared = prepare(config, base.preprocess, cache=checkpoint.cache_root(), say=say)
         net = _built(base, _sizes(prepared, config), start, config)
-        examples = _inputs(prepared, net, config, start)
-    module = BinModule(net, examples, config)
-    trainer = lightning.Trainer(
-        **_hardware(config), max_epochs=config.epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=config.run_dir, use_distributed_sampler=False,
-    )  # fmt: skip
+        examples = _inputs(prepared, net, base.preprocess, config, start)
+    module = BinModule(net, examples, config, is_search=True)
     data = BinData(examples, batch_size=config.batch_size, positives=0.0, seed=config.seed)
     steps = min(100, max(20, len(examples.train) // config.batch_size))
-    with _quiet():
+    with quiet(), tempfile.TemporaryDirectory() as kept:
+        trainer = lightning.Trainer(
+            **_hardware(config.model_copy(update={"devices": 1, "nodes": 1})), max_epochs=-1, limit_val_batches=0, logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=kept,
+            use_distributed_sampler=False, gradient_clip_val=config.clip or None,
+        )  # fmt: skip
         found = Tuner(trainer).lr_find(module, datamodule=data, min_lr=1e-6, max_lr=1.0, num_training=steps)
     suggested = found.suggestion() if found is not None else None
     if suggested is None:
@@ -168,6 +198,24 @@ def _check_place(config: TrainConfig, resume: bool) -> None:
         raise BadSettings(f"{config.out} is there and is no model folder; give another --out")
     if config.licence_file is not None and not config.licence_file.is_file():
         raise BadSettings(f"--licence-file: no such file: {config.licence_file}")
+
+
+def _epochs_of_earlier(config: TrainConfig) -> int:
+    """How many epochs the run to resume has behind it. Raises BadSettings when it is of other settings, or damaged."""
+    file = config.run_dir / LAST
+    try:
+        saved = torch.load(file, map_location="cpu", weights_only=False)  # a file that we wrote ourselves
+        theirs, history = saved["config"], saved["history"]
+    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise BadSettings(f"{file} is no checkpoint of this version, or damaged ({error}); give another --out") from error
+    ours = config.to_json()
+    if changed := [name for name in ours if name not in _MAY_CHANGE and ours[name] != theirs.get(name)]:
+        name = changed[0]
+        raise BadSettings(
+            f"--resume goes on with the settings of {config.run_dir}: --{name.replace('_', '-')} was {theirs.get(name)!r}, "
+            f"got {ours[name]!r}; give another --out to start anew"
+        )
+    return len(history)
 
 
 @contextmanager
@@ -210,16 +258,32 @@ def _built(base: NetworkConfig, sizes: Mapping[str, int], start: Checkpoint | No
     return net.to(memory_format=torch.channels_last)
 
 
-def _inputs(prepared: Prepared, net: BinNet, config: TrainConfig, start: Checkpoint | None) -> Examples:
+def _inputs(prepared: Prepared, net: BinNet, preprocess: Preprocess, config: TrainConfig, start: Checkpoint | None) -> Examples:
     if config.freeze != "backbone":
         return prepared.examples
     if start is None:
         raise BadSettings("--freeze backbone wants a backbone with weights; one of random numbers has nothing to keep")
     device = torch.device("cuda" if _accelerator(config) == "gpu" else "cpu")
-    bf16 = _precision(config) == "bf16-mixed"
-    found = with_features(prepared, net, start.identity, cache=checkpoint.cache_root(), device=device, bf16=bf16)
+    found = with_features(prepared, net, preprocess, start.identity, cache=checkpoint.cache_root(), device=device)
     net.to("cpu").train()
     return found
+
+
+def _whiten(net: BinNet, prepared: Prepared, examples: Examples, config: TrainConfig) -> None:
+    """Set the embedding head in closed form, from the training pictures and their mirror images, and keep it."""
+    if config.freeze != "backbone":
+        raise BadSettings("--embedding-loss whiten wants --freeze backbone: it is a closed form on features that do not change")
+    rows, names = examples.train, {row.path: row.group for row in prepared.split.rows}
+    has_products = any(picture.products for picture in prepared.labelled.pictures)
+    groups = examples.labels[rows] if not has_products and prepared.classes else None
+    if groups is None:
+        groups = np.unique([names[examples.names[row]] for row in rows], return_inverse=True)[1]
+    views = examples.inputs.shape[1]
+    both = np.concatenate([examples.inputs[rows, view] for view in range(views)])
+    weight, bias = whitening(both, np.tile(groups, views), config.embedding)
+    head = net.get_submodule("embedding")
+    head.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
+    head.requires_grad_(False)
 
 
 def _say_start(prepared: Prepared, net: BinNet, config: TrainConfig, say: Say) -> None:
@@ -259,7 +323,8 @@ def _trainer(config: TrainConfig, say: Say, callbacks: tuple[Callback, ...]) -> 
         gradient_clip_val=config.clip or None,
         callbacks=[*every, best, last],
         logger=TensorBoardLogger(config.run_dir.parent, name=config.run_dir.name, version="tensorboard"),
-        profiler=config.profile or None,
+        profiler=_profiler(config),
+        plugins=[AtomicCheckpoints()],
         default_root_dir=config.run_dir,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
@@ -268,6 +333,34 @@ def _trainer(config: TrainConfig, say: Say, callbacks: tuple[Callback, ...]) -> 
         log_every_n_steps=20,
     )
     return trainer, watch
+
+
+def _profiler(config: TrainConfig) -> Profiler | None:
+    """Writes into the run's folder: what it would print, Lightning logs where we are quiet."""
+    kinds: dict[str, type[SimpleProfiler | AdvancedProfiler | PyTorchProfiler]] = {
+        "simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler,
+    }  # fmt: skip
+    return kinds[config.profile](dirpath=config.run_dir, filename="profile") if config.profile else None
+
+
+def _fit(trainer: lightning.Trainer, module: BinModule, data: BinData, start_at: str | None) -> None:
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=start_at, weights_only=False)
+    except ProcessRaisedException as error:  # of a spawned process: its error as text
+        raised = re.findall(r"^(?:binsight\.errors\.)?(\w+): (.+)", str(error), re.MULTILINE)
+        name, message = raised[-1] if raised else ("", "")
+        kind = getattr(errors, name, OSError if name == "OSError" else None)
+        if kind is None:
+            raise
+        raise kind(message) from error
+
+
+def _take_back(module: BinModule, watch: Watch, last: Path) -> None:
+    """What a spawned process has learnt of the run, from its checkpoint: this process's module has not changed."""
+    if not module.history and last.exists():
+        saved = torch.load(last, map_location="cpu", weights_only=False)  # a file that we wrote ourselves
+        module.history = list(saved["history"])
+        watch.load_state_dict(saved["callbacks"][watch.state_key])
 
 
 def _hardware(config: TrainConfig) -> dict[str, Any]:
@@ -298,25 +391,6 @@ def _precision(config: TrainConfig) -> str:
         has = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else has_bf16()
         return "bf16-mixed" if has else "32-true"
     return {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}[config.precision]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's advice: on loaders' workers (pixels lie in memory), tips, and its own internals."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
-    levels = [one.level for one in loggers]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\..*")
-        warnings.filterwarnings(
-            "ignore", message=r".*(does not have many workers|isinstance\(treespec, LeafSpec\)|lr_scheduler\.step).*"
-        )
-        for one in loggers:
-            one.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for one, level in zip(loggers, levels, strict=True):
-                one.setLevel(level)
 
 
 @contextmanager

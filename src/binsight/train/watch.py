@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, final
 
 import lightning
@@ -12,6 +14,7 @@ from torch.optim import Optimizer
 
 from binsight.network import layer_groups
 from binsight.train.module import BinModule
+from binsight.train.quiet import hush
 
 Say = Callable[[str], None]
 EVERY = 50  # steps between two looks at the gradients
@@ -28,23 +31,37 @@ class Watch(lightning.Callback):
         self._say = say
         self.warned: list[str] = []
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In a spawned process: as quiet as in the one that it came from."""
+        if multiprocessing.parent_process() is not None:
+            hush()
+        self.__dict__.update(state)
+
     def warn(self, kind: str, message: str) -> None:
         """Say it when it is the first of its kind."""
         if kind not in self.warned:
             self.warned.append(kind)
             self._say(f"warning: {message}")
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"warned": self.warned}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.warned = list(state_dict["warned"])
+
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
     ) -> None:
         del optimizer
-        if trainer.global_step % EVERY or not isinstance(pl_module, BinModule):
+        if trainer.global_step % EVERY or trainer.global_rank or not isinstance(pl_module, BinModule):
             return
-        for depth, group in enumerate(layer_groups(pl_module.net)):
-            own = [value.grad for _, value in group if value.grad is not None]
-            if not own:
+        groups = layer_groups(pl_module.net)
+        norms = [_norm([value.grad for _, value in group if value.grad is not None]) for group in groups]
+        if not any(norms):  # a step without a loss: none of its pictures had a positive
+            return
+        for depth, (group, norm) in enumerate(zip(groups, norms, strict=True)):
+            if norm is None:
                 continue
-            norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one) for one in own])))
             where = f"stage {depth} ({group[0][0]} …), step {trainer.global_step}"
             if not math.isfinite(norm) or norm > EXPLODING:
                 self.warn("exploding", f"gradients explode: norm {norm:.3g} in {where}; lower --lr or --clip")
@@ -63,6 +80,12 @@ class Watch(lightning.Callback):
             self.warn("dead", "the count head says the same of every picture: it is dead; lower --lr")
         if is_overfitting(history):
             self.warn("overfitting", f"validation has got worse for {PATIENCE} epochs while training gets better: overfitting")
+
+
+def _norm(gradients: list[torch.Tensor]) -> float | None:
+    if not gradients:
+        return None
+    return float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one) for one in gradients])))
 
 
 def is_overfitting(history: list[dict[str, Any]]) -> bool:
@@ -92,11 +115,11 @@ def epoch_line(figures: Mapping[str, Any], epochs: int) -> str:
 
 def averaging(decay: float) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | int], torch.Tensor]:
     """An exponential moving average that starts short: the n-th update keeps min(decay, (1 + n) / (10 + n))."""
+    return partial(_average, decay=decay)  # and no closure: it goes to the processes of `--devices`
 
-    def average(kept: torch.Tensor, new: torch.Tensor, updates: torch.Tensor | int) -> torch.Tensor:
-        if not kept.is_floating_point():  # batch counters
-            return new
-        n = float(updates)
-        return kept.lerp(new, 1 - min(decay, (1 + n) / (10 + n)))
 
-    return average
+def _average(kept: torch.Tensor, new: torch.Tensor, updates: torch.Tensor | int, *, decay: float) -> torch.Tensor:
+    if not kept.is_floating_point():  # batch counters
+        return new
+    n = float(updates)
+    return kept.lerp(new, 1 - min(decay, (1 + n) / (10 + n)))

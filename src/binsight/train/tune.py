@@ -1,0 +1,456 @@
+"""Hyperparameter search: trials of one study, run by any number of processes and machines."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, final
+
+import torch
+
+from binsight.data.splits import TRAIN, read_split
+from binsight.errors import BadSettings, BinsightError, CannotBeDone, MissingExtra, TrainingDiverged, WrongUse
+from binsight.train import tune_study
+from binsight.train.config import TrainConfig
+from binsight.train.module import BinModule
+from binsight.train.run import Say, TrainReport, train
+from binsight.train.tune_space import BUILT_IN, LOCAL, Space, check_space, fitted, read_space, without
+from binsight.train.tune_study import Shared
+
+try:
+    import lightning
+    import optuna
+    from optuna.exceptions import UpdateFinishedTrialError
+    from optuna.trial import TrialState
+except ImportError as error:
+    raise MissingExtra("lightning and optuna", extra="train") from error
+
+Pruner: TypeAlias = Literal["median", "halving", "none"]
+PRUNERS: tuple[Pruner, ...] = ("median", "halving", "none")
+UNPRUNED_TRIALS, UNPRUNED_EPOCHS = 5, 2  # first trials of a study, and first epochs of a trial, that are always run
+BEST = "best.json"
+_TRIALS, _STUDY = "trials", "study.json"
+_FIGURES = ("score", "accuracy", "rmse", "rmse_mean", "label_accuracy", "recall@1", "recall@10", "accuracy_constant")
+
+
+@dataclass(frozen=True, slots=True)
+class TuneJob:
+    """What a search is told.
+
+    base: settings that all trials share. space: what is searched. trials: finished trials that the study is to have in
+    all, over all its processes. ends_at: time.time() from which no trial begins. seed: of the sampler.
+    """
+
+    study: str
+    storage: str
+    out: Path
+    base: TrainConfig
+    space: Space
+    trials: int
+    pruner: Pruner = "median"
+    workers: int = 1
+    ends_at: float = math.inf
+    seed: int = 0
+
+    def about(self) -> dict[str, Any]:
+        """What has to be the same in all processes for their trials to compare."""
+        fixed = {name: value for name, value in self.base.to_json().items() if name not in LOCAL and name not in self.space}
+        space = {name: parameter.to_json() for name, parameter in self.space.items()}
+        return {"space": space, "base": fixed, "split": hashlib.sha256(self.base.split.read_bytes()).hexdigest()}
+
+
+def make_job(
+    values: Mapping[str, Any],
+    *,
+    study: str,
+    storage: str,
+    space: str = "default",
+    trials: int = 20,
+    pruner: str = "median",
+    workers: int = 1,
+    timeout_s: float = 0.0,
+) -> TuneJob:
+    """A search that is checked as a whole before its first trial.
+
+    values: settings of TrainConfig, with data, split and out (the search's folder); what is given leaves the space.
+    space: default, wide or a file. Raises BadSettings, BadSource.
+    """
+    if pruner not in PRUNERS:
+        raise BadSettings(f"--pruner: want {', '.join(PRUNERS)}, got {pruner!r}")
+    if trials < 1 or workers < 1 or timeout_s < 0:
+        raise BadSettings(f"want at least 1 trial, 1 worker and no time below 0, got {trials}, {workers} and {timeout_s:g}")
+    if not study.strip():
+        raise BadSettings("--study: want a name")
+    base = TrainConfig.checked(values)
+    if base.devices * base.nodes > 1:
+        raise BadSettings("a search gives each trial one device: start more workers, here (--workers) or on other machines")
+    if base.out.exists() and not base.out.is_dir():
+        raise BadSettings(f"--out: {base.out} is no folder")
+    found = read_space(space)
+    if space in BUILT_IN:
+        found = without(found, values)
+    elif given := sorted(set(found) & set(values)):
+        raise BadSettings(f"{given[0]}: both searched for in {space} and fixed; take it out of one of them")
+    check_space(found, base)
+    pictures = len(read_split(base.split, allow_leak=True).of(TRAIN))
+    found = fitted(found, base, pictures=pictures, may_cut=space in BUILT_IN)
+    ends_at = time.time() + timeout_s if timeout_s else math.inf
+    return TuneJob(study, storage, base.out, base, found, trials, pruner, workers, ends_at, base.seed)
+
+
+def tune(job: TuneJob, *, say: Say = lambda _: None) -> Shared:
+    """Run the study's missing trials with the job's workers, and give the study.
+
+    A trial whose loss diverges or that runs out of memory fails, and the others go on. Raises BadSettings for a study that
+    was begun otherwise; CannotBeDone when the storage or the disk cannot be used, or a worker was killed.
+    """
+    with tune_study.storage_errors(job.storage):
+        _take_folder(job)
+        shared = tune_study.join(job.storage, job.study, job.about(), _pruner(job.pruner))
+        done = sum(map(tune_study.is_finished, shared.trials()))
+        say(f"study {job.study}: {done} of {job.trials} trials are finished; searching {', '.join(job.space)}")
+        if job.workers == 1:
+            _work(job, shared, say)
+        else:
+            _work_together(job, say)
+        _tidy(job.out, shared)
+        return shared
+
+
+def config_from_study(storage: str, study: str | None, base_values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings for TrainConfig: those of the study's best trial, under base_values, which win.
+
+    storage: journal file, database URL, or a search's best.json. study: None where there is only one.
+    Raises BadSettings when there is no such study, or none of its trials is complete.
+    """
+    file = Path(storage)
+    if not tune_study.is_database(storage) and file.suffix == ".json" and file.is_file():
+        found = _best_file(file)
+    else:
+        with tune_study.storage_errors(storage):
+            found = best_config(tune_study.load(storage, study))
+    if unknown := sorted(set(found) - set(TrainConfig.model_fields)):
+        raise BadSettings(f"{storage}: {unknown[0]!r} is no setting of this version of binsight")
+    return found | dict(base_values)
+
+
+def study_address(text: str) -> tuple[str, str | None]:
+    """FILE_OR_URL[#STUDY] → storage and study.
+
+    >>> study_address("postgresql://db/tuning#lr")
+    ('postgresql://db/tuning', 'lr')
+    """
+    storage, mark, name = text.rpartition("#")
+    if not mark or Path(text).exists():
+        return text, None
+    return storage, name or None
+
+
+def best_config(shared: Shared) -> dict[str, Any]:
+    """Settings of the best complete trial, less those of its place. Raises BadSettings when there is none."""
+    if not shared.trials(TrialState.COMPLETE):
+        raise BadSettings(f"no trial of the study {shared.study.study_name!r} is complete: there is no best one yet")
+    return dict(tune_study.about(shared)["base"]) | dict(shared.study.best_trial.params)
+
+
+def _best_file(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8"))["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadSettings(f"{file} is no {BEST} of `binsight tune`: {error!r}") from error
+
+
+# ---- the folder
+
+
+def _take_folder(job: TuneJob) -> None:
+    """A folder is of one study, whose trials it may clear away."""
+    mark = job.out / _STUDY
+    try:
+        (job.out / _TRIALS).mkdir(parents=True, exist_ok=True)
+        if not mark.exists():
+            mark.write_text(json.dumps({"study": job.study}) + "\n", encoding="utf-8")
+        name = json.loads(mark.read_text(encoding="utf-8")).get("study")
+    except OSError as error:
+        raise CannotBeDone(f"cannot write to {job.out}: {error.strerror or error}; give another --out") from error
+    except (ValueError, AttributeError) as error:
+        raise BadSettings(f"{mark} is damaged; give another --out") from error
+    if name != job.study:
+        raise BadSettings(f"{job.out} is of the study {name!r}; give {job.study!r} an --out of its own")
+
+
+def _place(out: Path, number: int) -> Path:
+    return out / _TRIALS / f"{number:04}"
+
+
+def model_of(out: Path, number: int) -> Path | None:
+    """The model of a trial where it is still here: only the best one's is kept."""
+    folder = _place(out, number)
+    return folder if (folder / "config.json").is_file() else None
+
+
+def _tidy(out: Path, shared: Shared) -> None:
+    """Clear away what finished trials left here, but the best one's model; checkpoints weigh gigabytes."""
+    complete = shared.trials(TrialState.COMPLETE)
+    best = shared.study.best_trial.number if complete else None
+    for trial in shared.trials():
+        if trial.state.is_finished():
+            _clear(out, trial.number, keep_model=trial.number == best)
+
+
+def _clear(out: Path, number: int, *, keep_model: bool = False) -> None:
+    folder = _place(out, number)
+    shutil.rmtree(folder.with_name(f"{folder.name}.run"), ignore_errors=True)
+    if not keep_model:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# ---- one process
+
+
+def _pruner(name: Pruner) -> optuna.pruners.BasePruner:
+    if name == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED_TRIALS, n_warmup_steps=UNPRUNED_EPOCHS)
+    if name == "halving":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=UNPRUNED_EPOCHS, reduction_factor=3)
+    return optuna.pruners.NopPruner()
+
+
+@final
+class Pruning(lightning.Callback):
+    """Tells the study the score of every epoch, and ends a trial that is worse than others were by then."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self._trial = trial
+        self.figures: Mapping[str, Any] = {}
+        self.epochs = 0
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not isinstance(pl_module, BinModule) or not pl_module.history:
+            return
+        self.figures, self.epochs = pl_module.history[-1], len(pl_module.history)
+        score = self.figures["score"]
+        if not math.isfinite(score):
+            raise TrainingDiverged(f"the score is {score} in epoch {trainer.current_epoch}")
+        self._trial.report(score, trainer.current_epoch)
+        if self._trial.should_prune():
+            raise optuna.TrialPruned(f"epoch {trainer.current_epoch + 1}")
+
+
+def _work(job: TuneJob, shared: Shared, say: Say) -> None:
+    """Run trials until none is left to take."""
+    while time.time() < job.ends_at:
+        trial = tune_study.claim(shared, job.trials, (job.seed,))
+        if trial is None:
+            break
+        with tune_study.heartbeat(shared, trial):
+            _run(job, shared, trial, say)
+        _tidy(job.out, shared)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _run(job: TuneJob, shared: Shared, trial: optuna.Trial, say: Say) -> None:
+    """One trial, from its parameters to its end in the storage."""
+    number, started = trial.number, time.perf_counter()
+    pruning = Pruning(trial)
+
+    def told(message: str) -> None:
+        say(f"trial {number}  {message}")
+
+    try:
+        params = {name: parameter.suggest(name, trial) for name, parameter in job.space.items()}
+        told(
+            ", ".join(
+                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in params.items()
+            )
+        )
+        _clear(job.out, number)  # of another study of this name
+        config = TrainConfig.checked({**job.base.model_dump(), **params, "out": _place(job.out, number)})
+        with _failing_on_memory():
+            report = train(config, say=told, callbacks=(pruning,))
+    except optuna.TrialPruned as pruned:
+        with _unless_lost(told):
+            _describe(trial, pruning.figures, pruning.epochs, started)
+            shared.study.tell(trial, state=TrialState.PRUNED)
+            told(f"pruned in {pruned}")
+    except (_Failed, TrainingDiverged) as error:
+        _fail(shared, trial, str(error), started, told)
+    except WrongUse as error:
+        if not any(one.state in (TrialState.COMPLETE, TrialState.PRUNED) for one in shared.trials()):
+            tune_study.give_back(shared, trial)  # the call itself is wrong: so would all others be
+            raise
+        _fail(shared, trial, str(error), started, told)
+    except UpdateFinishedTrialError:
+        told("was taken for dead by another process, which runs it again")
+    except BaseException as error:
+        with suppress(Exception):  # what stopped the trial is what is told
+            tune_study.give_back(shared, trial)
+        if isinstance(error, SystemExit):  # how Lightning ends on Ctrl-C
+            raise KeyboardInterrupt from error
+        raise
+    else:
+        with _unless_lost(told):
+            _complete(shared, trial, report, started, told)
+
+
+def _complete(shared: Shared, trial: optuna.Trial, report: TrainReport, started: float, told: Say) -> None:
+    score = float(report.figures["score"])
+    if not math.isfinite(score):
+        _fail(shared, trial, f"the score is {score}", started, told)
+        return
+    _describe(trial, report.figures, len(report.history), started)
+    shared.study.tell(trial, score)
+    best = shared.study.best_trial
+    told(f"score {score:.4f} (best {best.value:.4f}, trial {best.number})")
+
+
+def _fail(shared: Shared, trial: optuna.Trial, reason: str, started: float, told: Say) -> None:
+    with _unless_lost(told):
+        trial.set_user_attr("took_s", round(time.perf_counter() - started, 2))
+        tune_study.fail(shared, trial, reason)
+        told(f"failed: {reason}")
+
+
+def _describe(trial: optuna.Trial, figures: Mapping[str, Any], epochs: int, started: float) -> None:
+    for name in _FIGURES:
+        value = figures.get(name)
+        if isinstance(value, int | float) and math.isfinite(value):
+            trial.set_user_attr(name, float(value))
+    trial.set_user_attr("epochs_run", epochs)
+    trial.set_user_attr("took_s", round(time.perf_counter() - started, 2))
+
+
+@contextmanager
+def _unless_lost(told: Say) -> Iterator[None]:
+    """A trial that others took for dead is theirs: what came of it here is left."""
+    try:
+        yield
+    except UpdateFinishedTrialError:
+        told("was taken for dead by another process, which runs it again")
+
+
+class _Failed(Exception):
+    """The trial's parameters do not fit this machine."""
+
+
+@contextmanager
+def _failing_on_memory() -> Iterator[None]:
+    """Memory that ran out, on a GPU or here: a matter of the trial's size, and no reason to end the study."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _Failed(f"out of memory: {_first_line(error)}") from error
+    except RuntimeError as error:  # torch has no class of its own for the CPU's
+        if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
+            raise
+        raise _Failed(f"out of memory: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0][:300]
+
+
+# ---- many processes
+
+
+def _work_together(job: TuneJob, say: Say) -> None:
+    """Run the job's workers as processes of their own. Raises what the first of them raised."""
+    threads = job.base.threads or max(1, len(os.sched_getaffinity(0)) // job.workers)
+    job = replace(job, base=job.base.model_copy(update={"threads": threads}))
+    context = multiprocessing.get_context("spawn")
+    started: list[tuple[Any, Connection]] = []  # SpawnProcess
+    readers: list[threading.Thread] = []
+    errors: list[tuple[int, str]] = []
+    try:
+        for place in range(job.workers):
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=_worker, args=(job, place, theirs), name=f"binsight-tune-{place}")
+            process.start()
+            theirs.close()
+            started.append((process, ours))
+            readers.append(threading.Thread(target=_listen, args=(ours, say, errors), daemon=True))
+            readers[-1].start()
+        for process, _ in started:
+            process.join()
+    except BaseException:
+        for process, _ in started:
+            process.join(15)  # on Ctrl-C they have had the signal too, and give their trials back
+            process.terminate()
+            process.join()
+        raise
+    for reader in readers:
+        reader.join(5)
+    if errors:
+        code, message = errors[0]
+        raise BadSettings(message) if code == WrongUse.exit_code else CannotBeDone(message)
+    if ended := [process for process, _ in started if process.exitcode]:
+        raise CannotBeDone(
+            f"{len(ended)} of {job.workers} workers were ended from outside (the first by {_ending(ended[0].exitcode)}); "
+            "their trials are run again when the same command is"
+        )
+
+
+def _ending(code: int) -> str:
+    return f"signal {-code}" + (": was memory short?" if code == -9 else "") if code < 0 else f"exit code {code}"
+
+
+def _listen(pipe: Connection, say: Say, errors: list[tuple[int, str]]) -> None:
+    with suppress(EOFError, OSError):
+        while True:
+            kind, content = pipe.recv()
+            if kind == "say":
+                say(content)
+            else:
+                errors.append(content)
+
+
+def _worker(job: TuneJob, place: int, pipe: Connection) -> None:
+    """A worker process. It ends with its parent."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _take_gpu(place)
+
+    def say(message: str) -> None:
+        pipe.send(("say", message))
+
+    try:
+        with tune_study.storage_errors(job.storage):
+            _work(job, tune_study.join(job.storage, job.study, job.about(), _pruner(job.pruner)), say)
+    except BinsightError as error:
+        pipe.send(("error", (error.exit_code, str(error))))
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # its trial's process is gone, and so the trial is run again
+
+
+def _take_gpu(place: int) -> None:
+    """Spread workers over the machine's GPUs, before CUDA looks at them."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    ids = [one for one in listed.split(",") if one] if listed is not None else [str(one) for one in range(_gpus())]
+    if len(ids) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ids[place % len(ids)]
+
+
+def _gpus() -> int:
+    """How many GPUs there are, without starting CUDA in this process."""
+    return len([one for one in Path("/dev").glob("nvidia[0-9]*") if one.name[6:].isdigit()])

@@ -1,0 +1,171 @@
+"""`binsight train` as a user types it: what is wrong is one clear line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from binsight.cli import run
+from tests.train.drawn import classed, counted
+
+Shell = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINSIGHT_CACHE", str(tmp_path_factory.getbasetemp() / "training-cache"))
+
+
+@pytest.fixture(scope="module")
+def counts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return counted(tmp_path_factory.mktemp("counts"))
+
+
+@pytest.fixture
+def shell(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Shell:
+    def call(source: dict[str, Any], *others: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        small = [
+            "--backbone",
+            "test_efficientnet_ln",
+            "--no-pretrained",
+            "--size",
+            "32",
+            "--batch-size",
+            "8",
+            "--device",
+            "cpu",
+        ]
+        small += ["--embedding", "8", "--max-count", "5", "--epochs", "1", "--precision", "fp32"]
+        where = ["--data", str(source["data"]), "--split", str(source["split"]), "--out", str(tmp_path / "model")]
+        return run(["train", *where, *small, *others]), *capfd.readouterr()
+
+    return call
+
+
+def fails(result: tuple[int, str, str], *said: str, codes: tuple[int, ...] = (2,)) -> None:
+    code, out, err = result
+    assert (code in codes, out) == (True, ""), (code, err)
+    lines = [line for line in err.splitlines() if not line.startswith(("warning: ", "refused: "))]
+    assert len(lines) == 1, err
+    for part in said:
+        assert part in lines[0]
+
+
+def test_a_run_reports_as_json_and_as_a_line(shell: Shell, counts: dict[str, Any], tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    code, out, err = shell(counts, "--json", "--threads", "1")
+    torch.set_num_threads(threads)
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["model"] == str(tmp_path / "model")
+    assert [one["epoch"] for one in report["history"]] == [0]
+    kept = json.loads((tmp_path / "model.run" / "report.json").read_text(encoding="utf-8"))
+    assert kept == report
+    assert all(isinstance(value, int | float) for value in report["figures"].values())
+    assert "epoch 1/1  loss " in err
+    assert "warning" not in err.replace("warning: the count head gives one count", "")
+    fails(shell(counts), "holds an earlier run; go on with --resume, or give another --out")
+    code, out, _ = shell(counts, "--resume", "--threads", "1")
+    torch.set_num_threads(threads)
+    assert code == 0
+    assert out.startswith(f"{tmp_path / 'model'}: accuracy ")
+
+
+def test_data_that_is_not_there(shell: Shell, counts: dict[str, Any], tmp_path: Path) -> None:
+    fails(shell({**counts, "data": tmp_path / "nowhere"}), "nowhere")
+
+
+def test_a_split_that_is_not_there(shell: Shell, counts: dict[str, Any], tmp_path: Path) -> None:
+    fails(shell({**counts, "split": tmp_path / "no.csv"}), "cannot read the split", "no.csv: No such file or directory")
+
+
+def test_a_split_of_other_pictures(shell: Shell, counts: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("path,split,group,count\na.png,train,1,1\nb.png,val,2,1\n", encoding="utf-8")
+    result = shell({**counts, "split": tmp_path / "other.csv"})
+    fails(result, "want train and val pictures of", "got none; make them with `binsight data split --fractions 60/20/20`")
+    assert "warning: 2 of 2 pictures of" in result[2]
+
+
+def test_a_split_without_validation_pictures(shell: Shell, counts: dict[str, Any], tmp_path: Path) -> None:
+    text = counts["split"].read_text(encoding="utf-8").replace(",val,", ",test,")
+    (tmp_path / "split.csv").write_text(text, encoding="utf-8")
+    fails(shell({**counts, "split": tmp_path / "split.csv"}), "want train and val pictures", "got test, train")
+
+
+def test_validation_pictures_without_counts(shell: Shell, counts: dict[str, Any], tmp_path: Path) -> None:
+    root = Path(counts["data"]).parent
+    rows = Path(counts["data"]).read_text(encoding="utf-8").splitlines()
+    lines = ["path,count,label", *(f"{row.split(',')[0]},{row.split(',')[1]}," for row in rows[1:17])]
+    lines += [f"{row.split(',')[0]},,some" for row in rows[17:]]
+    (root / "partly.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    source = {"data": root / "partly.csv", "split": counts["split"]}
+    fails(shell(source, "--label-weight", "0"), "no validation picture in", "has a count to choose the best epoch by")
+
+
+def test_a_class_without_a_training_picture(shell: Shell, tmp_path: Path) -> None:
+    fails(shell(classed(tmp_path / "data", val_only="rare")), "the class 'rare' has no training picture in")
+
+
+def test_a_split_that_leaks_is_warned_of(shell: Shell, counts: dict[str, Any], tmp_path: Path) -> None:
+    lines = counts["split"].read_text(encoding="utf-8").splitlines()
+    lines[2] = lines[2].replace("train", "val")  # the second picture of product P0
+    (tmp_path / "leaks.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _, _, err = shell({**counts, "split": tmp_path / "leaks.csv"}, "--batch-size", "5000")
+    assert "warning: the split parts product groups: 11% of the validation and test pictures" in err  # one of nine
+
+
+def test_a_batch_larger_than_the_data(shell: Shell, counts: dict[str, Any], tmp_path: Path) -> None:
+    fails(shell(counts, "--batch-size", "17"), "want at least one batch of 17 training pictures, got 16")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_batch_that_devices_cannot_share(shell: Shell, counts: dict[str, Any]) -> None:
+    fails(shell(counts, "--batch-size", "9", "--devices", "2"), "each of 2 processes the same 2 or more, got 9")
+
+
+def test_a_class_set_for_a_count_head_alone(shell: Shell, tmp_path: Path) -> None:
+    only_count = ("--label-weight", "0", "--embedding-weight", "0")
+    fails(shell(classed(tmp_path / "data"), *only_count), "nothing to learn:", "neither counts nor classes for the heads")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--freeze", "everything"), "--freeze"),
+        (("--freeze", "stages:99"), "want to freeze at most the"),
+        (("--backbone", "resnet51"), "knows no architecture 'resnet51'; near: "),
+        (("--backbone", "local-dir:/nowhere/at/all"), "/nowhere/at/all"),
+        (("--count-head", "poisson"), "--count-head: Input should be 'softmax', 'corn' or 'none', got 'poisson'"),
+        (("--lr", "-1"), "--lr: Input should be greater than 0, got -1.0"),
+        (("--lr", "nan"), "--lr"),
+        (("--dropout", "1"), "--dropout: Input should be less than 1, got 1.0"),
+        (("--epochs", "0"), "--epochs: Input should be greater than or equal to 1, got 0"),
+        (("--size", "8"), "--size: Input should be greater than or equal to 32, got 8"),
+        (("--profile", "deep"), "--profile: Input should be "),
+        (("--precision", "fp16"), "want --precision bf16 or fp32 on a CPU"),
+        (("--resume",), "nothing to resume"),
+        (("--licence-file", "/nowhere/LICENCE"), "--licence-file: no such file: /nowhere/LICENCE"),
+        (("--freeze", "backbone"), "--freeze backbone wants a backbone with weights"),
+    ],
+)
+def test_options_that_cannot_be_meant(shell: Shell, counts: dict[str, Any], options: tuple[str, ...], said: str) -> None:
+    code, out, err = shell(counts, *options)
+    fails((code, out, err.split("\n", 1)[1] if "million weights learn" in err else err), said)
+
+
+def test_a_device_that_is_not_there(shell: Shell, counts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, out, err = shell(counts, "--device", "cuda")
+    fails((code, out, err.splitlines()[-1]), "torch sees no CUDA device; take --device cpu", codes=(3,))
+
+
+def test_the_learning_rate_finder_prints_an_option(shell: Shell, counts: dict[str, Any]) -> None:
+    code, out, err = shell(counts, "--find-lr", "--json")
+    assert code == 0, err
+    assert 1e-6 < json.loads(out)["lr"] < 1

@@ -1,0 +1,58 @@
+"""The closed form of the embedding head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from binsight.errors import BadSettings
+from binsight.train.whiten import whitening
+
+
+def noisy(
+    seed: int = 0,
+) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.float32]], np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    """60 groups of 8 that differ in six directions, drowned by what varies within them in two more."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(60), 8)
+    rows = np.zeros((480, 9))
+    rows[:, :6] = rng.normal(size=(60, 6))[groups]
+    rows[:, 6:8] = 20 * rng.normal(size=(480, 2))
+    rows += 0.05 * rng.normal(size=rows.shape) + 7
+    return rows.astype(np.float32), groups
+
+
+def recall(rows: np.ndarray[Any, Any], groups: np.ndarray[Any, Any]) -> float:
+    """The share of rows whose nearest by cosine is of their group."""
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    scores = unit @ unit.T
+    np.fill_diagonal(scores, -np.inf)
+    return float((groups[scores.argmax(1)] == groups).mean())
+
+
+def test_what_varies_within_a_group_counts_no_longer() -> None:
+    rows, groups = noisy()
+    weight, bias = whitening(rows, groups, 6, shrinkage=1e-6)
+    assert recall(rows @ weight.T + bias, groups) > 0.9
+    assert recall(rows - rows.mean(0), groups) < 0.3
+
+
+def test_within_groups_it_is_white_and_in_the_middle_it_is_zero() -> None:
+    """With all directions kept and no shrinkage, WᵀΣW is a multiple of the identity."""
+    rows, groups = noisy(1)
+    weight, bias = whitening(rows, groups, 9, shrinkage=0.0)
+    found = (rows @ weight.T + bias).astype(np.float64)
+    middles = np.stack([found[groups == group].mean(0) for group in range(60)])
+    within = np.cov((found - middles[groups]).T)
+    np.testing.assert_allclose(within / within[0, 0], np.eye(9), atol=0.02)
+    np.testing.assert_allclose(found.mean(0), 0, atol=1e-3)
+
+
+def test_without_two_of_a_group_there_is_nothing_to_learn_from() -> None:
+    rows, groups = noisy()
+    with pytest.raises(BadSettings, match="share a product"):
+        whitening(rows[::8], groups[::8], 3)
+    with pytest.raises(BadSettings, match="1 to 9 dimensions"):
+        whitening(rows, groups, 10)
