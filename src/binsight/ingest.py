@@ -127,13 +127,14 @@ def ingest(
             if progress is not None:
                 progress(job.done, len(pictures))
     pruned = _prune(listings, store, kept=job.refused_files) if prune else 0
+    unread = {one.path for one in job.refused}
     return IngestReport(
         job.indexed,
         job.unchanged,
         pruned,
         sum(listing.skipped for listing in listings),
         [Refusal(shown(one.path), shown(one.error)) for one in refused + job.refused],
-        [shown(path) for listing in listings for path in listing.unlisted],
+        [shown(path) for listing in listings for path in listing.unlisted if path not in unread],
         took_s=perf_counter() - started,
     )
 

@@ -79,7 +79,7 @@ def write_joined(
     texts = [card.read_text(encoding="utf-8").rstrip() if card.is_file() else f"`{card.parent.name}`" for card in cards]
     card = "\n".join([
         f"# {folder.name}", "",
-        "Two models in one: the vectors of the first and the counts of the second, which has a backbone of its own. Their cards:",
+        "Two models in one: the vectors of the first, the counts of the second, which has a backbone of its own. Their cards:",
         "", f"---\n\n{texts[0]}", "", f"---\n\n{texts[1]}", "",
     ])  # fmt: skip
     training = {"vectors": _training_of(vectors), "counts": _training_of(counts)}

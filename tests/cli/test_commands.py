@@ -254,7 +254,8 @@ def test_two_faiss_packages_are_named(shell: Shell, store: Path, tmp_path: Path,
 def test_interrupting_ends_with_130_and_leaves_a_sound_store(parts: Path, tmp_path: Path) -> None:
     for n in range(3000):
         paint(parts / f"many/{n}.png", (n % 256, n // 256, 9))
-    program = "import sys; from binsight.cli import run; sys.exit(run(sys.argv[1:]))"
+    program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's & ignores it
+    program += "from binsight.cli import run; sys.exit(run(sys.argv[1:]))"
     arguments = ["index", str(parts), "--store", str(tmp_path / "s.store"), "--model", MODEL]
     job = subprocess.Popen([sys.executable, "-c", program, *arguments], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 30

@@ -31,6 +31,7 @@ ALIKE = {"dropout": 0.0, "drop_path": 0.0, "mixup": 0.0}
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("BINSIGHT_CACHE", str(tmp_path_factory.getbasetemp() / "training-cache"))
     threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 
@@ -234,11 +235,10 @@ def test_class_folders_give_a_label_head(classes: dict[str, Any], tmp_path: Path
 
 
 def test_it_stops_early_without_progress(counts: dict[str, Any], tmp_path: Path) -> None:
-    config = settings(counts, tmp_path / "model", epochs=9, patience=2, lr=1e-9, ema=0.0, embedding_weight=0)
+    config = settings(counts, tmp_path / "model", epochs=9, patience=2, lr=1e-12, ema=0.0)
     report = train(config)
-    scores = [one["score"] for one in report.history]
-    assert len(scores) < 9
-    assert max(scores[-2:]) <= max(scores[:-2])  # the last two were no progress
+    assert len({one["score"] for one in report.history}) == 1  # so small a rate changes no float32
+    assert len(report.history) == 3
 
 
 def test_what_is_kept_are_the_averaged_weights_of_the_best_epoch(counts: dict[str, Any], tmp_path: Path) -> None:
@@ -312,7 +312,10 @@ def test_two_processes_learn_what_one_does(counts: dict[str, Any], tmp_path: Pat
     assert two.figures["count_nll"] == pytest.approx(one.figures["count_nll"], rel=1e-2)
 
 
-def test_an_error_of_a_spawned_process_is_the_error_it_was(counts: dict[str, Any], tmp_path: Path) -> None:
-    config = settings(counts, tmp_path / "model", devices=2, epochs=1, **(ALIKE | {"mixup": 1.0}))
+def test_an_error_of_a_spawned_process_is_the_error_it_was(
+    counts: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = settings(counts, tmp_path / "model", devices=2, epochs=1, ema=0.0, **(ALIKE | {"mixup": 1.0}))
     with pytest.raises(TrainingDiverged, match=r"validation step 0 .*no epoch was whole before; start again"):
         train(config, callbacks=(Poison(0, at_end=True),))
+    assert capfd.readouterr() == ("", "")  # neither advice nor a traceback of Lightning's

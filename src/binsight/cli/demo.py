@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +36,7 @@ def demo(
         f"a search   {report.search_ms:.1f} ms (decode, model and store)\n"
         f"look at    {report.page}\n"
         f"           {report.sheet}\n"
-        f"try        binsight search {report.a_query} --store {report.store}\n"
+        f"try        {Path(sys.argv[0])} search {report.a_query} --store {report.store}\n"
         f"took       {report.took_s:.1f} s"
     )
     return 0

@@ -57,6 +57,11 @@ def progress_on_stderr(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def show(message: str) -> None:
+    """A command's answer in one line, on stdout."""
+    sys.stdout.write(_printable(message) + "\n")
+
+
 def say(message: str) -> None:
     """One line for people, on stderr."""
     sys.stderr.write(_printable(message) + "\n")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from binsight.cli.output import print_json, print_table, say, told
+from binsight.cli.output import print_json, print_table, say, show, told
 from binsight.records import Item, Metadata, StoreInfo
 from binsight.store import open_store
 
@@ -26,7 +26,7 @@ def info(url: Url, as_json: AsJson = False) -> int:
     if as_json:
         print_json(document)
     else:
-        print_table(("what", "value"), [(name, str(value)) for name, value in document.items()])
+        print_table(("what", "value"), [(name, _plain(value)) for name, value in document.items()])
     return 0
 
 
@@ -55,7 +55,7 @@ def delete(url: Url, ids: Ids, as_json: AsJson = False) -> int:
     if as_json:
         print_json({"deleted": deleted, "missing": missing})
     else:
-        say(f"{deleted} deleted")
+        show(f"{deleted} deleted")
     for one in missing:
         say(f"binsight: no item has the id {one!r}")
     return 1 if missing else 0
@@ -69,7 +69,7 @@ def verify(url: Url, as_json: AsJson = False) -> int:
     if as_json:
         print_json({"sound": report.is_sound} | asdict(report))
     else:
-        say(f"{report.items} items, {len(report.problems)} problems")
+        show(f"{report.items} items, {len(report.problems)} problems")
     for problem in report.problems:
         say(f"binsight: {problem}")
     return 0 if report.is_sound else 3
@@ -84,8 +84,13 @@ def compact(url: Url, as_json: AsJson = False) -> int:
     if as_json:
         print_json(document)
     else:
-        say(f"{document['items']} items, compacted")
+        show(f"{document['items']} items, compacted")
     return 0
+
+
+def _plain(value: object) -> str:
+    """A value for people: `rows=5, lists=2` in place of a Python dict."""
+    return ", ".join(f"{name}={one}" for name, one in value.items()) if isinstance(value, dict) else str(value)
 
 
 def info_json(told_: StoreInfo) -> Metadata:

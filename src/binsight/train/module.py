@@ -51,14 +51,17 @@ class BinModule(lightning.LightningModule):
     # ---- learning
 
     def on_train_epoch_start(self) -> None:
-        """Everything random in an epoch follows from the seed and its number, so that resuming repeats it."""
         self._losses = []
         data = cast(BinData, self.trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it
         if data.batches is not None:
             data.batches.set_epoch(self.current_epoch)
-        torch.manual_seed(_seed(self.config.seed, self.current_epoch, self.global_rank + 1))
 
     def training_step(self, batch: Said, index: int) -> Tensor | None:
+        """Everything random in it follows from seed, epoch and step, so that resuming repeats it.
+
+        Seeded at the epoch's start it would not: loaders draw a seed too, in a resumed run before that.
+        """
+        torch.manual_seed(_seed(self.config.seed, self.current_epoch, index, self.global_rank + 1))
         generator = torch.Generator().manual_seed(_seed(self.config.seed, self.current_epoch, index, 77))
         said, mixed, order = self._answer(batch, generator)
         losses = self._losses_of(said, batch, mixed, order)

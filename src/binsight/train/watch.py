@@ -33,7 +33,7 @@ class Watch(lightning.Callback):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """In a spawned process: as quiet as in the one that it came from."""
-        if multiprocessing.parent_process() is not None:
+        if multiprocessing.current_process().name != "MainProcess":  # parent_process() is not known yet
             hush()
         self.__dict__.update(state)
 
