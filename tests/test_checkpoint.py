@@ -153,6 +153,11 @@ def test_opening_a_folder_imports_neither_torch_nor_timm(folder: Path) -> None:
         ({"pretrained_cfg": {"mean": [2, 2, 2]}}, "want mean"),
         ({"format": "other"}, "format 'other' is not one this version reads"),
         ({"fingerprint": "0" * 64}, "is damaged: config.json says fingerprint 000"),
+        ({"format": []}, "format"),
+        ({"model_args": {"drop_rate": float("1e999")}}, "not finite|no JSON number"),
+        ({"pretrained_cfg": {"classifier": 5}}, "classifier"),
+        ({"pretrained_cfg": {"input_size": 5}}, "input_size"),
+        ({"model_args": {"img_size": 1.5}, "pretrained_cfg": {"fixed_input_size": True}}, "img_size"),
     ],
 )
 def test_a_config_that_is_wrong_is_refused_by_name(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from binsight import hub, weights
 from binsight.counting import Calibration, logit_columns
 from binsight.errors import BinsightError, UnknownModel
+from binsight.paths import user_path
 from binsight.preprocess import Preprocess
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -139,10 +140,10 @@ def folder_of(model: str) -> Path | None:
     A folder is meant by `local-dir:PATH`, by any name with a slash (but `hf-hub:…`), and by one at which a config.json lies.
     """
     if model.startswith(_LOCAL):
-        return Path(model.removeprefix(_LOCAL)).expanduser()
+        return user_path(model.removeprefix(_LOCAL), error=UnknownModel)
     if model.startswith(hub.PREFIX):
         return None
-    folder = Path(model).expanduser()
+    folder = user_path(model, error=UnknownModel)
     return folder if "/" in model or (folder / CONFIG).is_file() else None
 
 
@@ -353,9 +354,13 @@ def _read_timm(parsed: dict[str, Any]) -> _Described:
     model_args.pop("num_classes", None)  # it shapes the classifier, which is dropped
     size = model_args.get("img_size")
     if size is not None and pretrained_cfg.get("fixed_input_size"):  # as timm does when it loads such a folder
+        if not isinstance(size, int | list):
+            raise UnknownModel(f"want 'img_size' to be one or two whole numbers, got {size!r}")
         pretrained_cfg["input_size"] = [3, size, size] if isinstance(size, int) else [3, *size]
     classifier = pretrained_cfg.get("classifier") or ()
-    dropped = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    dropped = (
+        (classifier,) if isinstance(classifier, str) else tuple(classifier) if isinstance(classifier, list | tuple) else (None,)
+    )
     if not all(isinstance(name, str) and name for name in dropped):
         raise UnknownModel(f"want 'classifier', a module's name; got {classifier!r}")
     pooling = str(model_args.get("global_pool") or "default")
@@ -383,6 +388,10 @@ def _architecture(parsed: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     model_args = dict(_object(parsed, "model_args"))
     if forbidden := sorted(_FORBIDDEN_ARGS & model_args.keys()):
         raise UnknownModel(f"'model_args' may not hold {forbidden[0]!r}; leave only what shapes the network")
+    try:
+        json.dumps(model_args, allow_nan=False)
+    except ValueError as error:
+        raise UnknownModel(f"'model_args' hold a number that is not finite: {error}") from error
     if model_args.get("in_chans", 3) != 3:
         raise UnknownModel(f"it takes {model_args['in_chans']} channels; binsight reads pictures with 3")
     return architecture, model_args

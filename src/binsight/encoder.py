@@ -348,7 +348,10 @@ class TorchRuntime:
         self._bf16 = precision == "bf16" or (precision == "auto" and fast)
         self._network = network.to(wanted).to(memory_format=torch.channels_last)
         self.name = f"torch {'bf16' if self._bf16 else 'fp32'} on {wanted}"
-        self.dim = self.run(np.zeros((1, *size, 3), np.uint8)).shape[1]
+        try:
+            self.dim = self.run(np.zeros((1, *size, 3), np.uint8)).shape[1]
+        except (ValueError, TypeError) as error:  # an argument that torch only looks at when it computes
+            raise UnknownModel(f"the network cannot run: {error}") from error
 
     def run(self, pixels: Pixels) -> NDArray[np.float32]:
         """Features of uint8 (n, h, w, 3), C-contiguous, n ≥ 1: float32 (n, dim), not normalised."""

@@ -31,6 +31,7 @@ from binsight.errors import BadSettings, UnknownModel
 from binsight.preprocess import Preprocess
 
 assert vit.STRIDE  # its import registers our networks with timm
+_MISFITS = (RuntimeError, TypeError, ValueError, AssertionError, KeyError, AttributeError)
 _COUNTERS = "num_batches_tracked"
 _SOURCE_KEYS = frozenset({"url", "file", "hf_hub_id", "hf_hub_filename", "source", "state_dict", "custom_load"})
 _log = logging.getLogger(__name__)
@@ -276,7 +277,7 @@ def load_timm(
             network.load_state_dict(state, strict=False)
             if unused := sorted(state.keys() - network.state_dict().keys()):
                 _log.warning("%s does not use %d weights of %s: %s …", architecture, len(unused), safetensors, unused[0])
-    except (RuntimeError, TypeError, ValueError, AssertionError, KeyError) as error:  # what timm and torch raise at misfits
+    except _MISFITS as error:  # what timm and torch raise at misfits
         raise UnknownModel(f"{safetensors} does not fit {architecture} with model_args {dict(model_args)}: {error}") from error
     ready: nn.Module = network.float().eval().requires_grad_(False)
     return ready
@@ -341,7 +342,7 @@ def _created(config: NetworkConfig) -> nn.Module:
         raise UnknownModel(f"timm {timm.__version__} knows no architecture {config.architecture!r}{_near(config.architecture)}")
     try:
         backbone: nn.Module = timm.create_model(config.architecture, num_classes=0, **config.model_args)
-    except (RuntimeError, TypeError, ValueError, AssertionError, KeyError) as error:  # what timm and torch raise at misfits
+    except _MISFITS as error:  # what timm and torch raise at misfits
         raise UnknownModel(f"{config.architecture} cannot be built with model_args {config.model_args}: {error}") from error
     return backbone
 

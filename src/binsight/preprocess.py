@@ -72,7 +72,10 @@ class Preprocess:
     @classmethod
     def from_timm(cls, pretrained_cfg: Mapping[str, Any]) -> Preprocess:
         """From timm's description of its pretrained weights, with timm's own defaults for what it leaves out."""
-        channels, *size = pretrained_cfg.get("input_size") or (3, 224, 224)
+        given = pretrained_cfg.get("input_size") or (3, 224, 224)
+        if not isinstance(given, list | tuple) or len(given) != 3:
+            raise BadSettings(f"want input_size to be channels, height and width, got {given!r}")
+        channels, *size = given
         if channels != 3:
             raise BadSettings(f"want a model of 3 channels, got {channels}")
         modes: dict[str, Fit] = {"center": "crop", "squash": "squash", "border": "pad"}

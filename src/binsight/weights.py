@@ -58,7 +58,9 @@ def list_weights(path: Path) -> list[Weight]:
             header = _parse(path, file.read(header_length))
     except OSError as error:
         raise UnknownModel(f"{path} cannot be read ({error.strerror}); a model folder needs model.safetensors") from error
-    header.pop("__metadata__", None)
+    told = header.pop("__metadata__", {})
+    if not isinstance(told, dict) or not all(isinstance(value, str) for value in told.values()):
+        raise UnknownModel(f"{path} is damaged: its __metadata__ is no object of texts")
     data_start = 8 + header_length
     weights, end = [], 0
     for name, entry in sorted(header.items(), key=lambda pair: _begin(path, *pair)):

@@ -134,6 +134,12 @@ class BinData(lightning.LightningDataModule):
         self._workers = workers
         self.batches: Batches | None = None
 
+    def check(self, world: int) -> None:
+        """Raises BadSettings when so many processes cannot share out a batch, or the pictures do not fill one."""
+        Batches(self.examples, world=world, **self._options)  # type: ignore[arg-type]  # one dict of both types
+        if len(self.examples.val) < world:
+            raise BadSettings(f"want a validation picture for each of {world} processes, got {len(self.examples.val)}")
+
     def train_dataloader(self) -> DataLoader[Batch]:
         rank, world = self._place()
         self.batches = Batches(self.examples, rank=rank, world=world, **self._options)  # type: ignore[arg-type]  # one dict of both types
@@ -141,8 +147,6 @@ class BinData(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         rank, world = self._place()
-        if len(self.examples.val) < world:
-            raise BadSettings(f"want a validation picture for each of {world} processes, got {len(self.examples.val)}")
         mine = self.examples.val[rank::world].tolist()
         size = int(self._options["batch_size"])
         return self._loader([mine[at : at + size] for at in range(0, len(mine), size)])

@@ -125,6 +125,7 @@ def train(
         examples, batch_size=config.batch_size, positives=config.positives if config.embedding_weight else 0.0,
         seed=config.seed, workers=config.workers,
     )  # fmt: skip
+    data.check(config.devices * config.nodes)
     last = config.run_dir / LAST
     with quiet(), _disk_errors(config.run_dir):
         fitting = time.perf_counter()
