@@ -26,7 +26,7 @@ def draws_of(n: int, seed: int = 1) -> Tensor:
 
 @settings(max_examples=200, deadline=None)
 @given(uniform, st.floats(0, 2))
-def test_the_corners_of_the_old_picture_stay_inside_the_new_one(draws: np.ndarray, strength: float) -> None:  # type: ignore[type-arg]
+def test_the_corners_of_the_old_picture_stay_inside_the_new_one(draws: np.ndarray, strength: float) -> None:
     back = affine(torch.from_numpy(draws), strength)[0].double()
     new = torch.linalg.solve(back[:, :2], (CORNERS.double() - back[:, 2]).T).T  # where each old corner lies now
     assert float(new.abs().max()) <= 1 + 1e-4
@@ -34,7 +34,7 @@ def test_the_corners_of_the_old_picture_stay_inside_the_new_one(draws: np.ndarra
 
 @settings(max_examples=60, deadline=None)
 @given(uniform, st.sampled_from([0.5, 1.0, 2.0]))
-def test_an_item_near_the_edge_is_not_doubled(draws: np.ndarray, strength: float) -> None:  # type: ignore[type-arg]
+def test_an_item_near_the_edge_is_not_doubled(draws: np.ndarray, strength: float) -> None:
     draws[:, [14, 16]] = 0.99  # neither blurred nor hidden by a patch
     picture = torch.zeros(1, 3, 48, 48)
     picture[:, :, 3:7, 3:7] = 255
@@ -69,7 +69,7 @@ def test_it_is_a_function_of_its_draws_for_each_picture_alone() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(uniform, st.floats(0, 2))
-def test_values_stay_those_of_pixels(draws: np.ndarray, strength: float) -> None:  # type: ignore[type-arg]
+def test_values_stay_those_of_pixels(draws: np.ndarray, strength: float) -> None:
     changed = augment(noise(1), torch.from_numpy(draws), strength=strength)
     assert 0 <= float(changed.min()) <= float(changed.max()) <= 255.001
 

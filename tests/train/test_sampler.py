@@ -16,7 +16,7 @@ from binsight.train.losses import Relation
 N = 40
 
 
-def examples(inputs: np.ndarray | None = None) -> Examples:  # type: ignore[type-arg]
+def examples(inputs: np.ndarray | None = None) -> Examples:
     """Forty pictures, four of each key; every fourth is not for training."""
     rows = np.arange(N)
     pixels = np.arange(N, dtype=np.uint8)[:, None, None, None] if inputs is None else inputs

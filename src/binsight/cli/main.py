@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from binsight import __version__
-from binsight.cli import count, data, demo, evaluate, export, index, join, search, store, train
+from binsight.cli import count, data, demo, evaluate, export, index, join, search, store, train, tune
 from binsight.errors import BinsightError, CannotBeDone
 
 OUR_BUG = 70
@@ -36,6 +36,7 @@ app.command("count")(count.count)
 app.add_typer(store.app, name="store")
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
+app.command("tune")(tune.tune)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("export")(export.export)
 app.command("join")(join.join)

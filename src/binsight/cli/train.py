@@ -62,6 +62,9 @@ def train(
     licence_file: Annotated[
         Path | None, typer.Option("--licence-file", metavar="FILE", help="Its text, put beside them.")
     ] = None,
+    from_study: Annotated[
+        str, typer.Option("--from-study", metavar="STUDY", help="Settings of `binsight tune`: FILE_OR_URL[#NAME]; options win.")
+    ] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole epoch of the run into --out.")] = False,
     find_lr: Annotated[bool, typer.Option("--find-lr", help="Only look for a learning rate, and print it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -81,8 +84,17 @@ def train(
     from binsight.train.run import write_history
 
     values: dict[str, Any] = {
-        name.removesuffix("_"): value for name, value in context.params.items() if name not in ("resume", "find_lr", "as_json")
+        name.removesuffix("_"): value
+        for name, value in context.params.items()
+        if name not in ("from_study", "resume", "find_lr", "as_json")
     }
+    if from_study:
+        from binsight.train.tune import config_from_study, study_address
+
+        sources = {name: context.get_parameter_source(name) for name in context.params}
+        given = {name.removesuffix("_") for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+        chosen = {name: value for name, value in values.items() if name in given}
+        values = config_from_study(*study_address(from_study), chosen)
     config = TrainConfig.checked(values)
     if find_lr:
         found = search_lr(config, say=say)

@@ -172,9 +172,9 @@ def find_lr(config: TrainConfig, *, say: Say = _silent) -> float:
     steps = min(100, max(20, len(examples.train) // config.batch_size))
     with quiet(), tempfile.TemporaryDirectory() as kept:
         trainer = lightning.Trainer(
-            **_hardware(config.model_copy(update={"devices": 1, "nodes": 1})), max_epochs=steps, limit_val_batches=0, logger=False,
-            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=kept,
-            use_distributed_sampler=False, gradient_clip_val=config.clip or None,
+            **_hardware(config.model_copy(update={"devices": 1, "nodes": 1})), max_epochs=steps, limit_val_batches=0,
+            logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            default_root_dir=kept, use_distributed_sampler=False, gradient_clip_val=config.clip or None,
         )  # fmt: skip
         found = Tuner(trainer).lr_find(module, datamodule=data, min_lr=1e-6, max_lr=1.0, num_training=steps)
     suggested = found.suggestion() if found is not None else None
