@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -19,6 +20,7 @@ import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
+from safetensors.torch import load_file, save_file
 
 from binsight.errors import BadSettings, BadSource, CannotBeDone, TrainingDiverged
 from binsight.train import tune, tune_report, tune_space, tune_study
@@ -46,8 +48,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def job_of(root: Path, tmp_path: Path, **changed: Any) -> tune.TuneJob:
     """A search of its own folder and storage; changed: of make_job, or settings."""
-    options = {name: changed.pop(name) for name in ("space", "trials", "storage", "pruner", "workers") if name in changed}
-    options = {"space": str(root / "space.toml"), "storage": str(tmp_path / "study.log"), "trials": 3} | options
+    options: dict[str, Any] = {"space": str(root / "space.toml"), "storage": str(tmp_path / "study.log"), "trials": 3}
+    options |= {name: changed.pop(name) for name in ("space", "trials", "storage", "pruner", "workers") if name in changed}
     return tune.make_job(quick(root, out=tmp_path / "out", **changed), study="s", **options)
 
 
@@ -80,7 +82,7 @@ def test_a_study_is_repeated_by_its_seed_and_gone_on_with_where_it_ended(root: P
     assert {"rmse", "rmse_mean", "score", "epochs_run", "took_s"} <= set(report["best"]["figures"])
     assert sum(report["importances"].values()) == pytest.approx(1.0, abs=1e-3)
     assert set(report["importances"]) == {"lr", "dropout"}
-    table = list(csv.DictReader((tmp_path / "a/out/trials.csv").open(encoding="utf-8")))
+    table = list(csv.DictReader((tmp_path / "a/out/trials.csv").read_text(encoding="utf-8").splitlines()))
     assert [(int(row["number"]), float(row["score"]), float(row["param lr"])) for row in table] == [
         (row[0], row[3], row[2]["lr"]) for row in rows[0]
     ]
@@ -96,8 +98,8 @@ def test_a_study_is_repeated_by_its_seed_and_gone_on_with_where_it_ended(root: P
     TrainConfig.checked(quick(root) | report["best"]["config"])
 
 
-def test_two_processes_finish_exactly_the_trials_of_a_study_in_a_database(root: Path, tmp_path: Path) -> None:
-    storage = f"sqlite:///{tmp_path}/study.db"
+def test_two_processes_finish_exactly_the_trials_of_a_study_together(root: Path, tmp_path: Path) -> None:
+    storage = str(tmp_path / "study.log")
     given = arguments(root, "--trials=5", "--json", storage=storage, out=tmp_path / "out")
     jobs = [start(root, given), start(root, given)]
     ended = [job.communicate(timeout=240) for job in jobs]
@@ -113,7 +115,7 @@ def test_two_processes_finish_exactly_the_trials_of_a_study_in_a_database(root: 
 
 def test_two_workers_share_a_journal_and_a_killed_ones_trial_is_run_again_by_the_other(root: Path, tmp_path: Path) -> None:
     storage = str(tmp_path / "study.log")
-    given = arguments(root, "--trials=4", "--workers=2", storage=storage, out=tmp_path / "out", epochs=40)
+    given = arguments(root, "--trials=3", "--workers=2", storage=storage, out=tmp_path / "out", epochs=30)
     job = start(root, given)
 
     def busy() -> list[optuna.trial.FrozenTrial]:
@@ -133,7 +135,7 @@ def test_two_workers_share_a_journal_and_a_killed_ones_trial_is_run_again_by_the
     assert "workers were ended from outside (the first by signal 9: was memory short?)" in err
     trials = trials_of(storage)
     counted = [trial for trial in trials if tune_study.counts(trial)]
-    assert [trial.state.is_finished() for trial in counted if trial.state != TrialState.WAITING] == [True] * 4
+    assert [trial.state.is_finished() for trial in counted if trial.state != TrialState.WAITING] == [True] * 3
     lost = next(trial for trial in trials if trial.number == victim.number)
     again = next(trial for trial in trials if trial.user_attrs.get("retried") == [victim.number])
     assert (lost.state, lost.value, again.params) == (TrialState.FAIL, None, victim.params)
@@ -204,13 +206,14 @@ def test_a_trial_that_diverges_or_runs_out_of_memory_fails_and_the_study_goes_on
 
 
 def test_a_real_loss_that_is_no_number_fails_its_trial(root: Path, tmp_path: Path) -> None:
-    (tmp_path / "space.json").write_text('{"lr": {"type": "categorical", "choices": [1e-3, 10.0]}}', encoding="utf-8")
-    job = job_of(
-        root, tmp_path, space=str(tmp_path / "space.json"), trials=1, count_weight=1e38, epochs=3, clip=0, embedding_weight=1e38
-    )
-    trial = tune.tune(job).trials()[0]
-    assert trial.state == TrialState.FAIL
-    assert "the loss is inf" in trial.user_attrs["failure"]
+    backbone = shutil.copytree(root / "backbone", tmp_path / "backbone")
+    weights = load_file(backbone / "model.safetensors")
+    spoilt = {name: value * torch.nan if value.is_floating_point() else value for name, value in weights.items()}
+    save_file(spoilt, backbone / "model.safetensors")
+    job = job_of(root, tmp_path, trials=2, backbone=f"local-dir:{backbone}", freeze="none")
+    trials = tune.tune(job).trials()
+    assert [trial.state for trial in trials] == [TrialState.FAIL] * 2  # one failure does not end the study
+    assert all("the loss is nan" in trial.user_attrs["failure"] for trial in trials)
 
 
 def test_a_wrong_call_ends_the_search_at_its_first_trial(root: Path, tmp_path: Path) -> None:
@@ -253,7 +256,7 @@ def test_a_study_is_joined_only_for_the_same_space_settings_and_split(tmp_path: 
     tune_study.join(storage, "s", about(base={"epochs": 3, "backbone": "/elsewhere/net/"}), NONE)
     for changed, told in (
         ({"split": "2"}, "another split"),
-        ({"space": {"lr": {"type": "int"}}}, r"another space \(lr\)"),
+        ({"space": {"lr": {"type": "int"}}}, r"another search space \(lr\)"),
         ({"base": {"epochs": 4, "backbone": "net"}}, "begun with epochs 3, got 4"),
         ({"base": {"epochs": 3, "backbone": "other"}}, "begun with backbone 'net', got 'other'"),
     ):
@@ -274,6 +277,39 @@ def test_no_more_trials_are_taken_than_a_study_has_though_more_wait(tmp_path: Pa
     assert following.number == 2
     tune_study.fail(shared, following, "diverged")
     assert tune_study.claim(shared, 2, (0,)) is None
+
+
+GREEDY = """
+import sys, json, optuna
+from binsight.train import tune_study
+about = {"space": {}, "base": {}, "split": ""}
+print("ready", flush=True)
+sys.stdin.readline()
+shared = tune_study.join(sys.argv[1], "s", about, optuna.pruners.NopPruner())
+took = []
+while (trial := tune_study.claim(shared, 25, (0,))) is not None:
+    took.append(trial.number)
+    shared.study.tell(trial, trial.suggest_float("lr", 0.001, 0.1, log=True))
+print(json.dumps(took))
+"""
+
+
+@pytest.mark.parametrize("storage", ["{}/study.log", "sqlite:///{}/study.db"])
+def test_processes_that_take_trials_as_fast_as_they_can_take_each_once(tmp_path: Path, storage: str) -> None:
+    command = [sys.executable, "-c", GREEDY, storage.format(tmp_path)]
+    jobs = [subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)]
+    for job in jobs:
+        assert job.stdout is not None
+        assert job.stdout.readline() == "ready\n"
+    for job in jobs:  # all begin at once, also to make the storage
+        assert job.stdin is not None
+        job.stdin.write("\n")
+        job.stdin.flush()
+    took = [json.loads(job.communicate(timeout=120)[0]) for job in jobs]
+    trials = [trial for trial in trials_of(storage.format(tmp_path)) if trial.state != TrialState.WAITING]
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 25
+    assert sorted(number for numbers in took for number in numbers) == [trial.number for trial in trials]
+    assert sum(1 for numbers in took if numbers) >= 2
 
 
 def test_parameters_that_kill_their_process_are_tried_three_times(tmp_path: Path) -> None:

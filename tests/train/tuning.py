@@ -19,11 +19,7 @@ from binsight.train import tune_study
 from tests import bins
 from tests.model_folders import make_model_folder
 
-# `tune` is added here too, so that the program is whole before the command is.
-PROGRAM = (
-    "import sys; from binsight.cli import run; import binsight.cli.main; from binsight.cli.tune import tune; "
-    "sys.modules['binsight.cli.main'].app.command('tune')(tune); sys.exit(run(sys.argv[1:]))"
-)
+PROGRAM = "import sys; from binsight.cli import run; sys.exit(run(sys.argv[1:]))"
 SPACE = 'lr = {type = "float", low = 0.001, high = 0.1, log = true}\ndropout = {type = "float", low = 0.0, high = 0.5}\n'
 
 
@@ -39,7 +35,8 @@ def quick(root: Path, **changed: Any) -> dict[str, Any]:
     """Settings of a trial of one epoch over a frozen backbone's features."""
     return {
         "data": str(root / "bins"), "split": root / "split.csv", "out": root / "out",
-        "backbone": f"local-dir:{root / 'backbone'}", "freeze": "backbone", "size": 32, "batch_size": 6, "epochs": 1, "embedding": 4, "threads": 1, "precision": "fp32",
+        "backbone": f"local-dir:{root / 'backbone'}", "freeze": "backbone", "size": 32,
+        "batch_size": 6, "epochs": 1, "embedding": 4, "threads": 1, "precision": "fp32",
     } | changed  # fmt: skip
 
 
