@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -129,3 +131,21 @@ def test_a_store_that_cannot_be_made_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="file"):
         open_store(tmp_path / "file" / "s", create=INFO)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_index_answers_beside_faiss_own_torch_functions(tmp_path: Path) -> None:
+    """They replace methods of every faiss index, and one of our dependencies loads them."""
+    script = """
+import sys
+import numpy as np
+import faiss.contrib.torch_utils
+from binsight.store import faiss_index
+rows = np.random.default_rng(0).standard_normal((3000, 16), dtype=np.float32)
+rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+index = faiss_index.build(rows, extend=None, live=lambda: None)
+allowed = np.packbits(np.arange(3000) % 2 == 0, bitorder="little")
+found = index.candidates(rows[:5], 10, allowed=allowed)
+assert found.shape[0] == 5 and (found[found >= 0] % 2 == 0).all()
+assert set(range(0, 5, 2)) <= set(found.ravel().tolist())
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=tmp_path, timeout=120)

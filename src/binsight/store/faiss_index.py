@@ -95,7 +95,9 @@ class RowIndex:
         probes = min(mine.lists, round((mine.probes + extra) * wider**0.5 * effort * min(16.0, share**-0.6)))
         selector = faiss.IDSelectorBitmap(allowed) if allowed is not None else None
         parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
-        _, rows = self._index.search(queries, count, params=parameters)
+        # Where faiss.contrib.torch_utils is loaded, as pytorch-metric-learning does, its `search` takes no parameters.
+        search = getattr(self._index, "search_numpy", self._index.search)
+        _, rows = search(queries, count, params=parameters)
         return rows  # type: ignore[no-any-return]
 
     def is_exhausted(self, effort: float) -> bool:
