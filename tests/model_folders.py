@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from binsight import network
+from binsight import checkpoint, network
 from binsight.checkpoint import Checkpoint, Heads
 from binsight.model_folder import write_model
 from binsight.network import BinNet
@@ -82,6 +83,7 @@ def make_binsight_folder(
     licence: str = "Apache-2.0",
     half: bool = True,
     seed: int = 0,
+    has_pyramid: bool = False,
 ) -> tuple[Checkpoint, BinNet]:
     """A folder of ours with random weights, and the network that was written, in eval mode; its logits differ by picture."""
     with torch.random.fork_rng(devices=[]):
@@ -89,6 +91,7 @@ def make_binsight_folder(
         config = network.random_config(
             architecture, Preprocess(size=(size, size), mean=MEAN, std=STD, interpolation="bilinear")
         )
+        config = replace(config, pooling=checkpoint.PYRAMID) if has_pyramid else config
         net = network.build(config, heads.sizes).eval().requires_grad_(False)
         for name in heads.sizes.keys() - {"embedding"}:
             torch.nn.init.normal_(net.get_parameter(f"{name}.weight"))

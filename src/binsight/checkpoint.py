@@ -29,6 +29,7 @@ from binsight.preprocess import Preprocess
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = "binsight-model"
 HEADS = ("embedding", "count", "label")  # what BinNet answers, in this order
+PYRAMID = "pyramid"
 _LOCAL = "local-dir:"
 _COUNTER = "counter"
 _UNHASHED = ("count", "label", _COUNTER)  # weights that change no vector
@@ -47,8 +48,9 @@ class NetworkConfig:
     """What a network is, apart from its weights.
 
     model_args: what timm's constructor of `architecture` gets. pooling: how the last feature map becomes one vector;
-    "default" is the architecture's own. dropped: weight names that begin with one of these and a dot belong to a
-    classifier that is not used. pretrained_cfg: timm's, as it came; only what `preprocess` took of it changes a vector.
+    "default" is the architecture's own, "pyramid" has beside it what `pyramid` reads. dropped: weight names that begin with
+    one of these and a dot belong to a classifier that is not used. pretrained_cfg: timm's, as it came; only what
+    `preprocess` took of it changes a vector.
     """
 
     architecture: str
@@ -57,6 +59,10 @@ class NetworkConfig:
     preprocess: Preprocess
     dropped: tuple[str, ...]
     pretrained_cfg: dict[str, Any]
+
+    @property
+    def has_pyramid(self) -> bool:
+        return self.pooling == PYRAMID
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +172,7 @@ def open_folder(folder: Path) -> Checkpoint:
     except BinsightError as error:
         raise UnknownModel(f"{folder / CONFIG}: {error}") from error
     if heads is not None:
-        _check_weights(folder / WEIGHTS, heads)
+        _check_weights(folder / WEIGHTS, heads, has_pyramid=config.has_pyramid)
     actual = fingerprint(config, folder / WEIGHTS)
     identity = actual if heads is None else _identity(config, actual, folder / WEIGHTS)
     for key, value in (("fingerprint", actual), ("identity", identity)):
@@ -371,6 +377,8 @@ def _read_timm(parsed: dict[str, Any]) -> _Described:
 def _read_ours(parsed: dict[str, Any]) -> _Described:
     architecture, model_args = _architecture(parsed)
     pooling = str(model_args.get("global_pool") or "default")
+    if parsed.get("pooling") == PYRAMID:
+        pooling = PYRAMID
     if parsed.get("pooling", pooling) != pooling:
         raise UnknownModel(f"'pooling' is {parsed['pooling']!r}, but 'model_args' say {pooling!r}")
     licence = parsed.get("licence", "")
@@ -410,7 +418,7 @@ def _are_names(classes: object) -> bool:
     return all(isinstance(name, str) and name for name in classes) and len(set(classes)) == len(classes)
 
 
-def _check_weights(safetensors: Path, heads: Heads) -> None:
+def _check_weights(safetensors: Path, heads: Heads, *, has_pyramid: bool) -> None:
     """Raises UnknownModel when the heads' weights are not those that config.json describes, or a weight is not finite."""
     held = {weight.name: weight for weight in weights.list_weights(safetensors)}
     sizes = heads.sizes
@@ -418,6 +426,8 @@ def _check_weights(safetensors: Path, heads: Heads) -> None:
     if strange := [name for name in held if name.partition(".")[0] not in known]:
         raise UnknownModel(f"{safetensors} holds {strange[0]!r}, which belongs to no head that {CONFIG} describes")
     for head, size in sizes.items():
+        if has_pyramid and head == "embedding":
+            continue  # layers of their own, which are compared when the network is built
         shapes = [held[name].shape if name in held else None for name in (f"{head}.weight", f"{head}.bias")]
         if shapes[0] is None or len(shapes[0]) != 2 or (shapes[0][0], shapes[1]) != (size, (size,)):
             wanted = f"want {head}.weight ({size}, features) and {head}.bias ({size},)"

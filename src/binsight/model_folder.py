@@ -49,7 +49,7 @@ def write_model(
         "format": FORMAT,
         "architecture": config.architecture,
         "model_args": {key: value for key, value in config.model_args.items() if key != "num_classes"},
-        "pooling": str(config.model_args.get("global_pool") or "default"),
+        "pooling": config.pooling if config.has_pyramid else str(config.model_args.get("global_pool") or "default"),
         "preprocess": config.preprocess.to_json(),
         "heads": heads.to_json(),
         "training": dict(training),

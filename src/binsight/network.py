@@ -29,6 +29,7 @@ from binsight import vit
 from binsight.checkpoint import HEADS, Checkpoint, Heads, NetworkConfig
 from binsight.errors import BadSettings, UnknownModel
 from binsight.preprocess import Preprocess
+from binsight.pyramid import PyramidHead, PyramidReader
 
 assert vit.STRIDE  # its import registers our networks with timm
 _MISFITS = (RuntimeError, TypeError, ValueError, AssertionError, KeyError, AttributeError)
@@ -45,6 +46,8 @@ class BinNet(nn.Module):
     one linear layer on the pooled features, so all answers come from one pass. mean and std (of values in [0, 1]) lie in the
     graph and not among the weights. dropout: of the features before the count and label heads. counter: a second network like
     the first, whose features the count and label heads take; the vectors are then untouched by what counting learns.
+    has_pyramid: the embedding head is a `pyramid.PyramidHead` on the cells of several feature maps, which follow the pooled
+    features. Raises BadSettings for unknown heads, and for a backbone that a pyramid cannot be built on.
     """
 
     mean: Tensor  # (1, 3, 1, 1), of values in [0, 255]
@@ -59,18 +62,24 @@ class BinNet(nn.Module):
         std: Sequence[float],
         dropout: float = 0.0,
         counter: nn.Module | None = None,
+        has_pyramid: bool = False,
     ) -> None:
         super().__init__()
         if unknown := sorted(sizes.keys() - set(HEADS)):
             raise BadSettings(f"want heads among {', '.join(HEADS)}, got {unknown[0]!r}")
         self.backbone = backbone
         self.sizes = {name: sizes[name] for name in HEADS if name in sizes}
-        self.features_dim = _features_dim(backbone)
+        self.pooled_dim = _pooled_dim(backbone)
+        self.pyramid = PyramidReader(backbone, self.pooled_dim) if has_pyramid else None
+        self.features_dim = self.pooled_dim + (self.pyramid.size if self.pyramid else 0)
         self.counter = counter
         self.dropout = nn.Dropout(dropout)
         for name, size in self.sizes.items():
-            head = nn.Linear(self.features_dim, size)
-            nn.init.normal_(head.weight, std=self.features_dim**-0.5 if name == "embedding" else 0.01)
+            if self.pyramid and name == "embedding":
+                self.add_module(name, PyramidHead(self.pyramid.levels, size))
+                continue
+            head = nn.Linear(self.pooled_dim, size)
+            nn.init.normal_(head.weight, std=self.pooled_dim**-0.5 if name == "embedding" else 0.01)
             nn.init.zeros_(head.bias)
             self.add_module(name, head)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1) * 255, persistent=False)
@@ -93,18 +102,21 @@ class BinNet(nn.Module):
         return self.answers(self.features(planes), counted)
 
     def features(self, planes: Tensor) -> Tensor:
-        """Pooled features float32 (n, features_dim): what a frozen backbone computes once."""
+        """Pooled features, then a pyramid's cells, float32 (n, features_dim): what a frozen backbone computes once."""
+        if self.pyramid is not None:
+            return torch.cat(self.pyramid(self.backbone, planes), dim=1)
         features: Tensor = self.backbone(planes)
         return features.float()
 
     def answers(self, features: Tensor, counted: Tensor | None = None) -> dict[str, Tensor]:
-        """What the heads say of pooled features float32 (n, features_dim); computed in float32 under autocast too.
+        """What the heads say of features float32 (n, features_dim); computed in float32 under autocast too.
 
-        counted: the counter's features, where there is one.
+        counted: the counter's pooled features, where there is one.
         """
         with torch.autocast(features.device.type, enabled=False):
-            said = {"embedding": self._modules["embedding"](features) if "embedding" in self.sizes else features}  # type: ignore[misc]
-            dropped = self.dropout(features if counted is None else counted)
+            embedded = features[:, self.pooled_dim :] if self.pyramid else features
+            said = {"embedding": self._modules["embedding"](embedded) if "embedding" in self.sizes else features}  # type: ignore[misc]
+            dropped = self.dropout(features[:, : self.pooled_dim] if counted is None else counted)
             return said | {name: self._modules[name](dropped) for name in self.sizes if name != "embedding"}  # type: ignore[misc]
 
     def freeze(self, modules: Sequence[nn.Module], parameters: Sequence[nn.Parameter]) -> None:
@@ -141,7 +153,14 @@ def build(
     config = replace(config, model_args={**config.model_args, **(training_args or {})})
     theirs = weights if isinstance(weights, Checkpoint) and weights.heads is None else None
     backbone = _from_timm(theirs, config) if theirs else _created(config)
-    net = BinNet(backbone, sizes=sizes, mean=config.preprocess.mean, std=config.preprocess.std, dropout=dropout)
+    net = BinNet(
+        backbone,
+        sizes=sizes,
+        mean=config.preprocess.mean,
+        std=config.preprocess.std,
+        dropout=dropout,
+        has_pyramid=config.has_pyramid,
+    )
     if isinstance(weights, Checkpoint) and weights.heads is not None:
         same = {name for name, size in weights.heads.sizes.items() if sizes.get(name) == size}
         state = load_file(weights.weights)
@@ -159,7 +178,10 @@ def load(opened: Checkpoint) -> BinNet:
     backbone = _from_timm(opened, config) if opened.heads is None else _created(config)
     sizes = {} if opened.heads is None else opened.heads.sizes
     counter = _created(config) if opened.heads is not None and opened.heads.has_counter else None
-    net = BinNet(backbone, sizes=sizes, mean=config.preprocess.mean, std=config.preprocess.std, counter=counter)
+    net = BinNet(
+        backbone, sizes=sizes, mean=config.preprocess.mean, std=config.preprocess.std, counter=counter,
+        has_pyramid=config.has_pyramid,
+    )  # fmt: skip
     if opened.heads is not None:
         _fill(net, load_file(opened.weights), str(opened.weights))
     return net.float().eval().requires_grad_(False)
@@ -183,7 +205,10 @@ def joined(vectors: Checkpoint, counts: Checkpoint) -> tuple[BinNet, Heads]:
     one, other = load(vectors), load(counts)
     heads = Heads(vectors.heads.embedding if vectors.heads else None, theirs.count, theirs.classes, has_counter=True)
     counter = other.backbone if other.counter is None else other.counter
-    net = BinNet(one.backbone, sizes=heads.sizes, mean=first.preprocess.mean, std=first.preprocess.std, counter=counter)
+    net = BinNet(
+        one.backbone, sizes=heads.sizes, mean=first.preprocess.mean, std=first.preprocess.std, counter=counter,
+        has_pyramid=first.has_pyramid,
+    )  # fmt: skip
     for name in heads.sizes:
         net.get_submodule(name).load_state_dict((one if name == "embedding" else other).get_submodule(name).state_dict())
     return net.float().eval().requires_grad_(False), heads
@@ -374,7 +399,7 @@ def _fill(net: BinNet, state: Mapping[str, Tensor], source: str) -> None:
     net.load_state_dict(state, strict=False)
 
 
-def _features_dim(backbone: nn.Module) -> int:
+def _pooled_dim(backbone: nn.Module) -> int:
     """timm's num_features, or where a network widens its features after pooling, the width that comes out."""
     dim: Any = getattr(backbone, "head_hidden_size", None) or backbone.num_features
     return int(dim)

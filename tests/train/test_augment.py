@@ -83,3 +83,10 @@ def test_an_erased_patch_covers_at_most_a_twentieth(seed: int) -> None:
     draws[:, 16] = 0.1
     erased = (augment(noise(1, 64), draws) != without).any(1).float().mean()
     assert 0.08**2 * 0.7 <= float(erased) <= 0.05 + 0.01
+
+
+def test_every_other_picture_keeps_its_scale_and_is_at_most_flipped() -> None:
+    places = affine(torch.rand(4000, DRAWS, generator=torch.Generator().manual_seed(0)))
+    kept = (places.abs() - torch.eye(2, 3)).abs().amax((1, 2)) < 1e-6
+    assert 0.45 < float(kept.float().mean()) < 0.55
+    assert 0.45 < float((places[kept][:, 0, 0] < 0).float().mean()) < 0.55

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -321,3 +321,36 @@ def test_an_error_of_a_spawned_process_is_the_error_it_was(
     out, err = capfd.readouterr()
     lines = [line for line in err.splitlines() if "Terminating process" not in line]  # torch's, of the other process
     assert (out, lines) == ("", [])  # neither advice nor a traceback
+
+
+@pytest.mark.parametrize("pooling", ["mean", "pyramid"])
+def test_a_closed_form_embedding_finds_what_shares_a_product(counts: dict[str, Any], tmp_path: Path, pooling: str) -> None:
+    folder = make_model_folder(tmp_path / "base", size=96)
+    config = settings(
+        counts, tmp_path / "m", backbone=f"local-dir:{folder}", pretrained=True, size=96, freeze="backbone", count_head="none",
+        embedding_loss="whiten", embedding_weight=1.0, pooling=pooling,
+    )  # fmt: skip
+    report = train(config)
+    assert report.figures["score"] == report.figures["recall@1"]
+    said = json.loads((config.out / "config.json").read_text())
+    assert said["pooling"] == ("pyramid" if pooling == "pyramid" else "default")
+    encoder = binsight.load_encoder(str(config.out), device="cpu", precision="fp32")
+    vectors = encoder.encode(sorted(Path(counts["data"]).parent.glob("*.png"))).vectors
+    assert vectors.shape == (24, 8)
+    assert np.linalg.matrix_rank(vectors - vectors.mean(0)) == 8
+
+
+def test_a_closed_form_wants_a_frozen_backbone(counts: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match="--freeze backbone"):
+        train(settings(counts, tmp_path / "m", embedding_loss="whiten", embedding_weight=1.0))
+
+
+@pytest.mark.parametrize(("head", "figure"), [("count", lambda found: found["accuracy"] - found["rmse_mean"] / 2),
+                                              ("embedding", lambda found: found["recall@1"])])  # fmt: skip
+def test_the_epoch_kept_is_the_best_of_the_named_head(
+    counts: dict[str, Any], tmp_path: Path, head: str, figure: Callable[[dict[str, Any]], float]
+) -> None:
+    report = train(settings(counts, tmp_path / "m", keep_best=head, epochs=3))
+    for one in report.history:
+        assert one["score"] == pytest.approx(figure(one))
+    assert report.figures["score"] == pytest.approx(max(one["score"] for one in report.history), abs=0.05)

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from binsight.errors import BadSettings
-from binsight.train.whiten import whitening
+from binsight.pyramid import Level, PyramidHead
+from binsight.train.whiten import fit_head, whitening
 
 
 def noisy(
@@ -56,3 +58,26 @@ def test_without_two_of_a_group_there_is_nothing_to_learn_from() -> None:
         whitening(rows[::8], groups[::8], 3)
     with pytest.raises(BadSettings, match="1 to 9 dimensions"):
         whitening(rows, groups, 10)
+
+
+def test_each_half_of_a_pyramid_is_whitened_by_itself() -> None:
+    """Cells hold what `noisy` rows do, shuffled over a grid; one fine level's are noise of a thousand times the size."""
+    levels = (Level(2, 9, 9), Level(2, 5, 3), Level(2, 9, 8))
+    rows, groups = noisy(2)
+    spread = np.random.default_rng(3)
+    tiled = [np.concatenate([rows + 0.1 * spread.normal(size=rows.shape) for _ in range(4)], axis=1) for _ in range(2)]
+    noise = 1000 * spread.normal(size=(len(rows), 20))
+    features = np.concatenate([tiled[0], noise, tiled[1]], axis=1).astype(np.float32)
+    head = PyramidHead(levels, 12)
+    fit_head(head, features, groups, shrinkage=1e-6)
+    with torch.inference_mode():
+        found = head(torch.from_numpy(features)).numpy()
+    assert recall(features - features.mean(0), groups) < 0.1
+    assert recall(found[:, :6], groups) > 0.9
+    assert recall(found[:, 6:], groups) > 0.9
+    assert recall(found, groups) > 0.95
+
+
+def test_another_head_has_no_closed_form() -> None:
+    with pytest.raises(BadSettings, match="Identity"):
+        fit_head(torch.nn.Identity(), np.zeros((4, 2), np.float32), np.zeros(4, np.int64))

@@ -28,7 +28,10 @@ def train(
     max_count: Annotated[int, typer.Option("--max-count", metavar="N", help="Largest count told apart.")] = 9,
     count_spread: Annotated[float, typer.Option("--count-spread", help="Softness of softmax targets; 0: one-hot.")] = 0.45,
     embedding: Annotated[int, typer.Option("--embedding", metavar="DIM", help="Dimension; 0: the pooled features.")] = 256,
-    embedding_loss: Annotated[str, typer.Option("--embedding-loss", help="supcon or multisimilarity.")] = "supcon",
+    pooling: Annotated[
+        str, typer.Option("--pooling", help="mean, or pyramid: the embedding sees several feature maps in a grid.")
+    ] = "mean",
+    embedding_loss: Annotated[str, typer.Option("--embedding-loss", help="supcon, multisimilarity or whiten.")] = "supcon",
     count_weight: Annotated[float, typer.Option("--count-weight", help="Weight of the count loss; 0: no count head.")] = 1.0,
     label_weight: Annotated[float, typer.Option("--label-weight", help="Weight of the class loss; 0: no class head.")] = 1.0,
     embedding_weight: Annotated[float, typer.Option("--embedding-weight", help="Of the embedding loss; 0: none.")] = 0.5,
@@ -45,6 +48,9 @@ def train(
     augment: Annotated[float, typer.Option("--augment", help="Strength of the augmentation, 0 … 2.")] = 1.0,
     positives: Annotated[float, typer.Option("--positives", help="Share of pictures that bring a positive along.")] = 0.5,
     ema: Annotated[float, typer.Option("--ema", help="Decay of the averaged weights; 0: none.")] = 0.998,
+    keep_best: Annotated[
+        str, typer.Option("--keep-best", metavar="HEAD", help="Epoch kept: best of all, count, label or embedding.")
+    ] = "all",
     patience: Annotated[
         int, typer.Option("--patience", metavar="N", help="Stop after N epochs without progress; 0: never.")
     ] = 0,
@@ -76,7 +82,23 @@ def train(
     """
     del data, split, out, backbone, pretrained, size, freeze, count_head, max_count, count_spread, embedding, embedding_loss
     del count_weight, label_weight, embedding_weight, epochs, batch_size, lr, layer_decay, weight_decay, warmup, clip, dropout
-    del drop_path, mixup, augment, positives, ema, patience, seed, coverage, precision, device, devices, nodes, workers
+    del (
+        drop_path,
+        mixup,
+        augment,
+        positives,
+        ema,
+        keep_best,
+        pooling,
+        patience,
+        seed,
+        coverage,
+        precision,
+        device,
+        devices,
+        nodes,
+        workers,
+    )
     del compile_, threads, profile, licence, licence_file  # all of them go on as one record
     from binsight.train.config import TrainConfig
     from binsight.train.run import find_lr as search_lr

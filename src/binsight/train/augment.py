@@ -1,7 +1,8 @@
 """Augmentation that keeps counts true: every item stays in the picture, and none is doubled.
 
-Geometry flips, turns, stretches and shifts the whole picture, and always zooms out far enough that its four corners stay
-inside; what lies beyond is the picture's own edge, drawn out, not mirrored. Colour, contrast, blur and an erased patch are
+Geometry flips every other picture, and turns, stretches and shifts every other one as a whole, zoomed out far enough that its
+four corners stay inside; what lies beyond is the picture's own edge, drawn out, not mirrored. The rest keep the scale that
+pictures have when they are counted. Colour, contrast, blur and an erased patch are
 for small data. Everything is a pure function of uniform draws, so that a run can be repeated, resumed and shared out.
 """
 
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 DRAWS = 24  # uniform numbers in [0, 1) that one picture takes
 _TURN = math.radians(8)
+_MOVED_SHARE = 0.5
 _STRETCH, _SHIFT, _ZOOM = 0.08, 0.04, 0.12
 _ERASED = (0.08, 0.22)  # side of the erased patch over the picture's
 
@@ -35,14 +37,15 @@ def affine(draws: Tensor, strength: float = 1.0) -> Tensor:
 
     The old picture's corners come to lie inside the new one: zoomed out by what turning, stretching and shifting need.
     """
-    signed = 2 * draws[:, :7] - 1
-    angle, stretch = strength * _TURN * signed[:, 0], torch.exp(strength * _STRETCH * signed[:, 1])
-    shift = strength * _SHIFT * signed[:, 2:4]  # of half the picture's side
+    signed = 2 * draws[:, :6] - 1
+    change = torch.where(draws[:, 6] < _MOVED_SHARE, strength, 0.0)
+    angle, stretch = change * _TURN * signed[:, 0], torch.exp(change * _STRETCH * signed[:, 1])
+    shift = change[:, None] * _SHIFT * signed[:, 2:4]  # of half the picture's side
     flip = torch.where(signed[:, 4] < 0, -1.0, 1.0)
     cosine, sine = torch.cos(angle), torch.sin(angle)
     # Old corner (±1, ±1) → new place R·S·corner/zoom + shift, which has to stay within ±1.
     reach = torch.maximum(stretch * cosine + sine.abs() / stretch, stretch * sine.abs() + cosine / stretch)
-    zoom = reach / (1 - shift.abs().amax(1)) * (1 + strength * _ZOOM * draws[:, 5])
+    zoom = reach / (1 - shift.abs().amax(1)) * (1 + change * _ZOOM * draws[:, 5])
     forward = (
         torch.stack(
             [

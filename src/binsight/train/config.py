@@ -36,6 +36,9 @@ class TrainConfig(BaseModel):
     max_count: int = Field(9, ge=1, le=99, description="largest count told apart; one more outcome stands for more")
     count_spread: float = Field(0.45, ge=0, le=10, description="softmax targets e^(-|i-j|/spread); 0 for the one true count")
     embedding: int = Field(256, ge=0, le=4096, description="dimension of the embedding head; 0: the pooled features themselves")
+    pooling: Literal["mean", "pyramid"] = Field(
+        "mean", description="what the embedding head takes: pooled features, or a grid of several feature maps"
+    )
     embedding_loss: Literal["supcon", "multisimilarity", "whiten"] = Field(
         "supcon", description="of pytorch-metric-learning; whiten: no loss, a closed form on a frozen backbone"
     )
@@ -58,6 +61,9 @@ class TrainConfig(BaseModel):
     augment: float = Field(1.0, ge=0, le=2, description="strength of colour, blur and geometry; 0 for none")
     positives: float = Field(0.5, ge=0, le=1, description="share of pictures that bring one of their positives into the batch")
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights that are kept; 0 for the last weights")
+    keep_best: Literal["all", "count", "label", "embedding"] = Field(
+        "all", description="whose figure chooses the epoch that is kept: one head's, or the mean of all"
+    )
     patience: int = Field(0, ge=0, description="epochs without a better score before stopping; 0 never stops")
 
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")

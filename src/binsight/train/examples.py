@@ -95,7 +95,7 @@ def with_features(
     be kept.
     """
     examples = prepared.examples
-    key = hashlib.sha256(f"{prepared.key} {fingerprint} {preprocess.to_json()}".encode()).hexdigest()
+    key = hashlib.sha256(f"{prepared.key} {fingerprint} {preprocess.to_json()} {net.features_dim}".encode()).hexdigest()
     file = cache / "features" / f"{key[:32]}-{device.type}.npy"
     wanted = (len(examples.counts), 2, net.features_dim)
     if file.is_file():
@@ -122,7 +122,7 @@ def _runner(
     net: BinNet, preprocess: Preprocess, key: str, cache: Path, device: torch.device
 ) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     """What computes pooled features fastest here: OpenVINO on a CPU, else torch."""
-    alone = BinNet(net.backbone, sizes={}, mean=preprocess.mean, std=preprocess.std).eval()
+    alone = BinNet(net.backbone, sizes={}, mean=preprocess.mean, std=preprocess.std, has_pyramid=net.pyramid is not None).eval()
     if device.type == "cpu":
         try:
             exported = openvino_export.export(alone, size=preprocess.size, fingerprint=key, root=cache)

@@ -217,26 +217,27 @@ def figures_of(said: dict[str, NDArray[Any]], examples: Examples, config: TrainC
     """Figures of the validation pictures, each beside what one constant answer reaches; "score" is what is to grow.
 
     The score is the mean of: count accuracy on 0–5 minus half the RMSE of the mean, class accuracy, recall@1 — of those
-    that the network answers.
+    that the network answers, or the one that `config.keep_best` names.
     """
     rows = said["row"]
     found: Figures = {}
-    scores: list[float] = []
+    scores: dict[str, float] = {}
     if "count" in net.sizes:
         found |= _count_figures(said["count"], examples.counts[rows], config)
-        scores.append(found["accuracy"] - 0.5 * found["rmse_mean"])
+        scores["count"] = found["accuracy"] - 0.5 * found["rmse_mean"]
     if "label" in net.sizes:
         known = examples.labels[rows] != UNKNOWN
         right = said["label"][known].argmax(1) == examples.labels[rows][known]  # some are known: `prepare` looked
         found["label_accuracy"] = float(right.mean())
         found["label_constant"] = float(np.bincount(examples.labels[rows][known]).max() / known.sum())
-        scores.append(found["label_accuracy"])
+        scores["label"] = found["label_accuracy"]
     if config.embedding_weight:
         retrieved = retrieve(normalise(said["embedding"]), _relevance(examples, rows)).figures(ks=(1, 10))
         if retrieved["queries"]:
             found |= {"recall@1": retrieved["recall@1"], "recall@10": retrieved["recall@10"]}
-            scores.append(found["recall@1"])
-    return found | {"score": float(np.mean(scores)) if scores else 0.0}
+            scores["embedding"] = found["recall@1"]
+    wanted = [scores[config.keep_best]] if config.keep_best in scores else list(scores.values())
+    return found | {"score": float(np.mean(wanted)) if wanted else 0.0}
 
 
 def _count_figures(logits: NDArray[Any], truth: NDArray[np.int64], config: TrainConfig) -> Figures:

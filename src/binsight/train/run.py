@@ -34,7 +34,7 @@ from binsight.preprocess import Preprocess
 from binsight.train.card import model_card
 from binsight.train.config import TrainConfig
 from binsight.train.examples import Prepared, prepare, with_features
-from binsight.train.whiten import whitening
+from binsight.train.whiten import fit_head
 
 try:
     import lightning
@@ -111,7 +111,7 @@ def train(
         torch.set_num_threads(config.threads)
     lightning.seed_everything(config.seed, verbose=False)
     with _start_of(config) as (start, base):
-        base = replace(base, preprocess=_preprocess(base.preprocess, config))
+        base = _base(base, config)
         prepared = prepare(config, base.preprocess, cache=checkpoint.cache_root(), say=say)
         sizes = _sizes(prepared, config)
         net = _built(base, sizes, start, config)
@@ -163,7 +163,7 @@ def find_lr(config: TrainConfig, *, say: Say = _silent) -> float:
         torch.set_num_threads(config.threads)
     lightning.seed_everything(config.seed, verbose=False)
     with _start_of(config) as (start, base):
-        base = replace(base, preprocess=_preprocess(base.preprocess, config))
+        base = _base(base, config)
         prepared = prepare(config, base.preprocess, cache=checkpoint.cache_root(), say=say)
         net = _built(base, _sizes(prepared, config), start, config)
         examples = _inputs(prepared, net, base.preprocess, config, start)
@@ -230,9 +230,15 @@ def _start_of(config: TrainConfig) -> Iterator[tuple[Checkpoint | None, NetworkC
         yield (opened if config.pretrained else None), opened.config
 
 
-def _preprocess(theirs: Preprocess, config: TrainConfig) -> Preprocess:
-    """Ours squash the whole picture: a crop loses items."""
-    return Preprocess((config.size, config.size), "squash", 1.0, theirs.mean, theirs.std, "bicubic")
+def _base(start: NetworkConfig, config: TrainConfig) -> NetworkConfig:
+    """What is trained. Its pictures are squashed whole: a crop loses items."""
+    theirs = start.preprocess
+    preprocess = Preprocess((config.size, config.size), "squash", 1.0, theirs.mean, theirs.std, "bicubic")
+    if config.pooling == "mean" or not (config.embedding and config.embedding_weight):
+        if start.has_pyramid:
+            raise BadSettings(f"{config.backbone} has a pyramid; train on it with --pooling pyramid and an embedding")
+        return replace(start, preprocess=preprocess)
+    return replace(start, preprocess=preprocess, pooling=checkpoint.PYRAMID)
 
 
 def _sizes(prepared: Prepared, config: TrainConfig) -> dict[str, int]:
@@ -280,10 +286,10 @@ def _whiten(net: BinNet, prepared: Prepared, examples: Examples, config: TrainCo
     if groups is None:
         groups = np.unique([names[examples.names[row]] for row in rows], return_inverse=True)[1]
     views = examples.inputs.shape[1]
-    both = np.concatenate([examples.inputs[rows, view] for view in range(views)])
-    weight, bias = whitening(both, np.tile(groups, views), config.embedding)
+    first = net.pooled_dim if net.pyramid else 0
+    both = np.concatenate([examples.inputs[rows, view, first:] for view in range(views)])
     head = net.get_submodule("embedding")
-    head.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
+    fit_head(head, both, np.tile(groups, views))
     head.requires_grad_(False)
 
 
