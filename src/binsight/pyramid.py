@@ -92,7 +92,8 @@ class PyramidHead(nn.Module):
     def brought_down(self, cells: Tensor) -> list[Tensor]:
         """Of each level (n, grid² · cell)."""
         parts = torch.split(cells, [level.size for level in self.levels], dim=1)
-        shaped = [part.reshape(len(part), -1, level.channels) for part, level in zip(parts, self.levels, strict=True)]
+        # Sizes that tracing makes constants are those of the network; that of the batch stays open.
+        shaped = [part.reshape(-1, level.grid**2, level.channels) for part, level in zip(parts, self.levels, strict=True)]
         return [layer(part).flatten(1) for layer, part in zip(self.cells, shaped, strict=True)]
 
 
