@@ -48,9 +48,9 @@ def cells(features: NDArray[np.float32], grid: int) -> NDArray[np.float32]:
 def maps(net: BinNet) -> list[NDArray[np.float32]]:
     """Outputs of the blocks after which the side is an eighth and a sixteenth of the picture's, and of the last layer."""
     kept: dict[str, NDArray[np.float32]] = {}
-    modules = {"8": net.backbone.blocks[2], "16": net.backbone.blocks[3], "last": net.backbone.bn2}  # type: ignore[index, union-attr]
+    modules = {"8": net.backbone.blocks[2], "16": net.backbone.blocks[3], "last": net.backbone.bn2}  # type: ignore[index]
     hooks = [
-        module.register_forward_hook(lambda _m, _i, out, name=name: kept.update({name: out.numpy()}))  # type: ignore[misc, union-attr]
+        module.register_forward_hook(lambda _m, _i, out, name=name: kept.update({name: out.numpy()}))  # type: ignore[union-attr]
         for name, module in modules.items()
     ]
     with torch.inference_mode():

@@ -24,7 +24,7 @@ def demo(
 ) -> int:
     """Train a small network on drawn bins, index a made-up warehouse, search it and count its bins in unseen views.
 
-    Needs no data, no network and no weights; writes a contact sheet and a web page. A minute or two on two cores.
+    Needs no data, no network and no weights; writes a contact sheet and a web page. Takes 200 s of CPU time.
     """
     from binsight.demo import run
     from binsight.demo_training import Recipe  # torch and timm
