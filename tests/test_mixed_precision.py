@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from binsight import mixed_precision
-from binsight.mixed_precision import choose, dead_leaves
+from binsight.mixed_precision import agreement, choose, dead_leaves
 
 UNITS = [frozenset({"a1", "a2"}), frozenset({"b"}), frozenset({"c"})]
 GAINS = {"a1": 0.0005, "a2": 0.0005, "b": 0.003, "c": 0.0002}
@@ -94,3 +94,14 @@ def test_the_pictures_have_the_spectrum_of_photos() -> None:
     band = (frequency > 0.02) & (frequency < 0.2)
     slope = np.polyfit(np.log(frequency[band]), np.log(power[band]), 1)[0]
     assert -3.2 < slope < -1.5
+
+
+def test_vectors_agree_by_their_cosine_and_logits_by_their_share_of_error() -> None:
+    vectors = np.array([[3, 4], [0, 2]], np.float32)
+    turned = np.array([[4, 3], [0, 7]], np.float32)  # cosines 24 / 25 and 1
+    assert agreement([turned], [vectors]) == pytest.approx(0.98)
+    logits = np.array([[101, 0], [99, 0]], np.float32)  # a square of 2 around their means
+    assert agreement([vectors, logits], [vectors, logits]) == pytest.approx(1)
+    near = logits + np.array([[0.2, 0], [0, 0]], np.float32)
+    assert agreement([vectors, near], [vectors, logits]) == pytest.approx(1 - 0.5 * 0.04 / 2)
+    assert agreement([vectors, logits + 1], [vectors, logits]) == pytest.approx(1 - 0.5 * 4 / 2)  # though nearly parallel

@@ -1,4 +1,4 @@
-"""Which layers of a network must stay in float32 so that bfloat16 does not change its vectors.
+"""Which layers of a network must stay in float32 so that bfloat16 does not change what it says.
 
 bfloat16 keeps eight bits. Most networks do not mind (ResNet-50: mean cosine 0.9997 to float32 on photos of bins); those
 built on depthwise convolutions may (MobileNetV2: 0.990). For these the export is measured on made pictures, and layers are
@@ -42,19 +42,19 @@ def plan(ov: Any, model: Path, mixed: Path, *, size: tuple[int, int]) -> Plan:  
     """
     pixels = dead_leaves(_PICTURES, size)
 
-    def run(xml: Path, precision: str) -> NDArray[np.float32]:
+    def run(xml: Path, precision: str) -> list[NDArray[np.float32]]:
         core = ov.Core()
         network = core.read_model(xml, model.with_suffix(".bin"))
         network.reshape([_PICTURES, *size, 3])
-        features = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": precision})({0: pixels})[0]
-        return vectors.normalise(features)
+        said = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": precision})({0: pixels})
+        return [said[place] for place in range(len(network.outputs))]
 
     wanted = run(model, "f32")
 
     def cosine(kept: Iterable[str]) -> float:
         _mark(model, mixed, frozenset(kept))
         try:
-            return float((run(mixed, "bf16") * wanted).sum(axis=1).mean())
+            return agreement(run(mixed, "bf16"), wanted)
         except RuntimeError as error:  # OpenVINO does not take every mixture
             _log.info("a mixture of precisions does not compile: %s", error)
             return -1.0
@@ -63,6 +63,19 @@ def plan(ov: Any, model: Path, mixed: Path, *, size: tuple[int, int]) -> Plan:  
     if found != "mixed":
         mixed.unlink()
     return found
+
+
+def agreement(said: Sequence[NDArray[np.float32]], wanted: Sequence[NDArray[np.float32]]) -> float:
+    """How nearly two runs say the same: the least over their answers, the first of which are vectors and the rest logits.
+
+    Of vectors (n, dim) the mean cosine. Of logits (n, outcomes), which may differ by a constant or have a mean far from zero,
+    what the same relative error would make of a cosine: 1 − ½ Σ (a − b)² / Σ (b − mean of b over the pictures)².
+    """
+    cosines = [float((vectors.normalise(said[0]) * vectors.normalise(wanted[0])).sum(axis=1).mean())]
+    for ours, theirs in zip(said[1:], wanted[1:], strict=True):
+        spread = float(np.square(theirs - theirs.mean(axis=0)).sum())
+        cosines.append(1 - 0.5 * float(np.square(ours - theirs).sum()) / spread if spread else 1.0)
+    return min(cosines)
 
 
 def choose(units: Sequence[frozenset[str]], cosine: Callable[[Iterable[str]], float]) -> Plan:

@@ -76,11 +76,15 @@ def write_joined(
     """
     net, heads = joined(vectors, counts)
     cards = [(one.folder / CARD) for one in (vectors, counts)]
-    texts = [card.read_text(encoding="utf-8").rstrip() if card.is_file() else f"`{card.parent.name}`" for card in cards]
+    texts = [
+        card.read_text(encoding="utf-8").partition("\n## Licence")[0].rstrip() if card.is_file() else f"`{card.parent.name}`"
+        for card in cards
+    ]
     card = "\n".join([
         f"# {folder.name}", "",
-        "Two models in one: the vectors of the first, the counts of the second, which has a backbone of its own. Their cards:",
-        "", f"---\n\n{texts[0]}", "", f"---\n\n{texts[1]}", "",
+        "Two models in one: the vectors of the first, the counts of the second, which has a backbone of its own.", "",
+        "## Licence", licence or "Not stated. What the two were trained on may bind it.", "",
+        f"---\n\n{texts[0]}", "", f"---\n\n{texts[1]}", "",
     ])  # fmt: skip
     training = {"vectors": _training_of(vectors), "counts": _training_of(counts)}
     return write_model(

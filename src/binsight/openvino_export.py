@@ -31,7 +31,7 @@ from binsight.mixed_precision import Plan, has_bf16
 if TYPE_CHECKING:
     from binsight.network import BinNet
 
-VERSION = 2  # of what an export computes; raise it when the graph around the backbone changes
+VERSION = 3  # of what an export computes; raise it when the graph around the backbone changes
 MODEL, MIXED, DATA, MANIFEST = "model.xml", "mixed.xml", "model.bin", "manifest.json"
 FOLDER = "openvino"  # in the cache, and in a model folder
 LEAST_COSINE = 0.9999  # of a float32 export to torch, on noise

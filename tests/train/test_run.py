@@ -18,11 +18,19 @@ import torch
 from safetensors.torch import load_file
 
 import binsight
+from binsight.checkpoint import open_folder
 from binsight.errors import BadSettings, TrainingDiverged
+from binsight.network import load as load_network
+from binsight.preprocess import Preprocess
 from binsight.train.config import TrainConfig
 from binsight.train.run import LAST, find_lr, train
 from tests.model_folders import make_model_folder
 from tests.train.drawn import classed, counted, settings
+
+
+def net_pixels(path: Path, side: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return Preprocess((side, side), interpolation="bicubic").pixels(path.read_bytes())
+
 
 ALIKE = {"dropout": 0.0, "drop_path": 0.0, "mixup": 0.0}
 
@@ -354,3 +362,22 @@ def test_the_epoch_kept_is_the_best_of_the_named_head(
     for one in report.history:
         assert one["score"] == pytest.approx(figure(one))
     assert report.figures["score"] == pytest.approx(max(one["score"] for one in report.history), abs=0.05)
+
+
+def test_batch_norms_that_learnt_are_measured_on_training_pictures_as_they_are(counts: dict[str, Any], tmp_path: Path) -> None:
+    """And those that are frozen keep what they had."""
+    config = settings(counts, tmp_path / "m", backbone="resnet10t", freeze="stages:1", epochs=1, augment=2.0, mixup=1.0)
+    train(config)
+    net = load_network(open_folder(config.out))
+    from_start = weights_of(config)["backbone.bn1.running_mean"]
+    torch.testing.assert_close(from_start, torch.zeros_like(from_start))
+    pictures = sorted(Path(counts["data"]).parent.glob("*.png"))[:16]  # the training part, one batch
+    pixels = torch.from_numpy(np.stack([net_pixels(path, config.size) for path in pictures]))
+    seen: list[torch.Tensor] = []
+    first = net.get_submodule("backbone.layer1.0.conv1")
+    first.register_forward_hook(lambda _module, _inputs, out: seen.append(out))
+    with torch.inference_mode():
+        net(pixels)
+    norm = net.get_submodule("backbone.layer1.0.bn1")
+    torch.testing.assert_close(norm.running_mean, seen[0].mean((0, 2, 3)), rtol=0.02, atol=2e-3)
+    torch.testing.assert_close(norm.running_var, seen[0].var((0, 2, 3)), rtol=0.02, atol=2e-3)
