@@ -429,7 +429,7 @@ def settle_norms(net: BinNet, examples: Examples) -> None:
     """Measure the statistics of batch norms that learnt anew, in float32, on training pictures as they are.
 
     Those of training are of augmented and mixed pictures, in bfloat16, whose error is not random in networks of depthwise
-    convolutions: without this MobileNetV2 counts 4 to 5 points worse in float32 than it did in training (LOG.md, 2026-11-21).
+    convolutions: without this MobileNetV2 counts 2 to 6 points worse in float32 than it did in training (LOG.md, 2026-11-21).
     Source: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576, section 3 ("precise BN").
     """
     norms = [
