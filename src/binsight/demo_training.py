@@ -1,4 +1,4 @@
-"""The demonstration's network: made from random numbers, it learns from drawn pictures to find and to count, in a minute or two.
+"""The demonstration's network: from random numbers it learns, of drawn pictures, to find and to count, in two minutes.
 
 It is timm's smallest residual network at half its stride, so that things of a few pixels stay apart, with two heads on the
 pooled features. No Lightning and nothing of the extra `train` is needed. It knows drawn pictures only.

@@ -381,3 +381,14 @@ def test_batch_norms_that_learnt_are_measured_on_training_pictures_as_they_are(c
     norm = net.get_submodule("backbone.layer1.0.bn1")
     torch.testing.assert_close(norm.running_mean, seen[0].mean((0, 2, 3)), rtol=0.02, atol=2e-3)
     torch.testing.assert_close(norm.running_var, seen[0].var((0, 2, 3)), rtol=0.02, atol=2e-3)
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"keep_best": "label"}, "--keep-best label: this run trains no such head, only count, embedding"),
+    ({"pooling": "pyramid", "embedding": 0}, "--pooling pyramid is of the embedding head"),
+])  # fmt: skip
+def test_a_setting_that_would_do_nothing_is_refused(
+    counts: dict[str, Any], tmp_path: Path, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadSettings, match=message):
+        train(settings(counts, tmp_path / "m", **given))

@@ -144,7 +144,7 @@ def train(
     if not trainer.is_global_zero:
         return TrainReport(config.out, "", {}, module.history, watch.warned, 0.0, time.perf_counter() - started)
     _load_best(net, config.run_dir)
-    settle_norms(net, examples)
+    _settle_norms(net, examples)
     heads, figures = _finished(net, prepared, examples, config)
     training = _provenance(config, prepared, figures, module.history, time.perf_counter() - started)
     opened = write_model(
@@ -237,10 +237,12 @@ def _base(start: NetworkConfig, config: TrainConfig) -> NetworkConfig:
     """What is trained. Its pictures are squashed whole: a crop loses items."""
     theirs = start.preprocess
     preprocess = Preprocess((config.size, config.size), "squash", 1.0, theirs.mean, theirs.std, "bicubic")
-    if config.pooling == "mean" or not (config.embedding and config.embedding_weight):
+    if config.pooling == "mean":
         if start.has_pyramid:
             raise BadSettings(f"{config.backbone} has a pyramid; train on it with --pooling pyramid and an embedding")
         return replace(start, preprocess=preprocess)
+    if not (config.embedding and config.embedding_weight):
+        raise BadSettings("--pooling pyramid is of the embedding head: give --embedding and --embedding-weight above 0")
     return replace(start, preprocess=preprocess, pooling=checkpoint.PYRAMID)
 
 
@@ -253,6 +255,9 @@ def _sizes(prepared: Prepared, config: TrainConfig) -> dict[str, int]:
         sizes["count"] = logit_columns(config.count_head, config.max_count)
     if prepared.classes and config.label_weight:
         sizes["label"] = len(prepared.classes)
+    judged = {*sizes, "embedding"} if config.embedding_weight else set(sizes)
+    if config.keep_best != "all" and config.keep_best not in judged:
+        raise BadSettings(f"--keep-best {config.keep_best}: this run trains no such head, only {', '.join(sorted(judged))}")
     return sizes
 
 
@@ -425,7 +430,7 @@ def _load_best(net: BinNet, run_dir: Path) -> None:
         net.load_state_dict({name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")})
 
 
-def settle_norms(net: BinNet, examples: Examples) -> None:
+def _settle_norms(net: BinNet, examples: Examples) -> None:
     """Measure the statistics of batch norms that learnt anew, in float32, on training pictures as they are.
 
     Those of training are of augmented and mixed pictures, in bfloat16, whose error is not random in networks of depthwise
