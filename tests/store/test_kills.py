@@ -86,7 +86,7 @@ def check(folder: Path, worlds: list[World], total: Findings, *, read_only: bool
 def test_fifty_kills_lose_nothing(tmp_path: Path) -> None:
     found, acknowledged = kill_and_compare(tmp_path, kills=50, seed=1)
     assert not found
-    assert acknowledged > 50  # how many there are depends on the machine
+    assert acknowledged > 100
 
 
 @pytest.mark.torture
