@@ -289,6 +289,9 @@ shared = tune_study.join(sys.argv[1], "s", about, optuna.pruners.NopPruner())
 took = []
 while (trial := tune_study.claim(shared, 25, (0,))) is not None:
     took.append(trial.number)
+    if len(took) == 1:
+        print("took one", flush=True)
+        sys.stdin.readline()
     shared.study.tell(trial, trial.suggest_float("lr", 0.001, 0.1, log=True))
 print(json.dumps(took))
 """
@@ -301,15 +304,19 @@ def test_processes_that_take_trials_as_fast_as_they_can_take_each_once(tmp_path:
     for job in jobs:
         assert job.stdout is not None
         assert job.stdout.readline() == "ready\n"
-    for job in jobs:  # all begin at once, also to make the storage
-        assert job.stdin is not None
-        job.stdin.write("\n")
-        job.stdin.flush()
+    for told in ("took one\n", None):  # all make the storage at once; each holds a trial before they race for the rest
+        for job in jobs:
+            assert job.stdin is not None
+            job.stdin.write("\n")
+            job.stdin.flush()
+        for job in jobs if told else ():
+            assert job.stdout is not None
+            assert job.stdout.readline() == told
     took = [json.loads(job.communicate(timeout=120)[0]) for job in jobs]
     trials = [trial for trial in trials_of(storage.format(tmp_path)) if trial.state != TrialState.WAITING]
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 25
     assert sorted(number for numbers in took for number in numbers) == [trial.number for trial in trials]
-    assert sum(1 for numbers in took if numbers) >= 2
+    assert all(took)
 
 
 def test_parameters_that_kill_their_process_are_tried_three_times(tmp_path: Path) -> None:

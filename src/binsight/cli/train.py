@@ -22,6 +22,9 @@ def train(
     pretrained: Annotated[bool, typer.Option(help="Start from the backbone's weights.")] = True,
     size: Annotated[int, typer.Option("--size", metavar="PX", help="Side of the squashed picture.")] = 224,
     freeze: Annotated[str, typer.Option("--freeze", metavar="MODE", help="none, backbone or stages:N.")] = "none",
+    views: Annotated[
+        int, typer.Option("--views", metavar="N", help="Augmented views kept after --freeze stages:N; 0: new ones each step.")
+    ] = 0,
     count_head: Annotated[
         str, typer.Option("--count-head", metavar="KIND", help="softmax, corn (ordinal) or none.")
     ] = "softmax",
@@ -49,7 +52,7 @@ def train(
     positives: Annotated[float, typer.Option("--positives", help="Share of pictures that bring a positive along.")] = 0.5,
     ema: Annotated[float, typer.Option("--ema", help="Decay of the averaged weights; 0: none.")] = 0.998,
     keep_best: Annotated[
-        str, typer.Option("--keep-best", metavar="HEAD", help="Epoch kept: best of all, count, label or embedding.")
+        str, typer.Option("--keep-best", metavar="HEAD", help="Epoch kept: best of all, count, label or embedding; or last.")
     ] = "all",
     patience: Annotated[
         int, typer.Option("--patience", metavar="N", help="Stop after N epochs without progress; 0: never.")
@@ -80,7 +83,21 @@ def train(
     Every epoch is told on stderr beside the constant answer. Killed at any time, --resume goes on from the last whole epoch
     and ends as an undisturbed run.
     """
-    del data, split, out, backbone, pretrained, size, freeze, count_head, max_count, count_spread, embedding, embedding_loss
+    del (
+        data,
+        split,
+        out,
+        backbone,
+        pretrained,
+        size,
+        freeze,
+        views,
+        count_head,
+        max_count,
+        count_spread,
+        embedding,
+        embedding_loss,
+    )
     del count_weight, label_weight, embedding_weight, epochs, batch_size, lr, layer_decay, weight_decay, warmup, clip, dropout
     del (
         drop_path,

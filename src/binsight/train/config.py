@@ -32,6 +32,11 @@ class TrainConfig(BaseModel):
     size: int = Field(224, ge=32, le=1024, description="side of the squashed picture in pixels")
     freeze: str = Field("none", pattern=r"^(none|backbone|stages:[1-9]\d{0,3})$", description="what does not learn")
 
+    views: int = Field(
+        0, ge=0, le=64,
+        description="pictures made of each one that pass the frozen stages:N once and are kept; 0: new ones in every step",
+    )  # fmt: skip
+
     count_head: CountHead = Field("softmax", description="softmax over counts, ordinal (CORN), or none")
     max_count: int = Field(9, ge=1, le=99, description="largest count told apart; one more outcome stands for more")
     count_spread: float = Field(0.45, ge=0, le=10, description="softmax targets e^(-|i-j|/spread); 0 for the one true count")
@@ -61,8 +66,8 @@ class TrainConfig(BaseModel):
     augment: float = Field(1.0, ge=0, le=2, description="strength of colour, blur and geometry; 0 for none")
     positives: float = Field(0.5, ge=0, le=1, description="share of pictures that bring one of their positives into the batch")
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights that are kept; 0 for the last weights")
-    keep_best: Literal["all", "count", "label", "embedding"] = Field(
-        "all", description="whose figure chooses the epoch that is kept: one head's, or the mean of all"
+    keep_best: Literal["all", "count", "label", "embedding", "last"] = Field(
+        "all", description="whose figure chooses the epoch that is kept: one head's, or the mean of all; last: none does"
     )
     patience: int = Field(0, ge=0, description="epochs without a better score before stopping; 0 never stops")
 

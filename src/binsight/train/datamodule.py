@@ -16,9 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from binsight.errors import BadSettings
 from binsight.train.losses import Relation
 
-Batch: TypeAlias = dict[
-    str, Tensor
-]  # "input" pixels uint8 (n, h, w, 3) or features float32 (n, dim); "count" (n,), "label" (n,), "row" (n,)
+Batch: TypeAlias = dict[str, Tensor]  # "input" as in Examples.inputs; "count" (n,), "label" (n,), "row" (n,)
 UNKNOWN = -1  # a picture without a count or without a class
 
 
@@ -26,7 +24,8 @@ UNKNOWN = -1  # a picture without a count or without a class
 class Examples:
     """Pictures with what is to be learnt of them.
 
-    inputs: uint8 (n, h, w, 3) pixels, or float32 (n, views, dim) features of a frozen backbone. counts: (n,) true counts;
+    inputs: uint8 (n, h, w, 3) pixels, float32 (n, views, dim) features of a frozen backbone, or float16 (n, views, channels,
+    h', w') maps of its frozen stages; the first view is the picture as it is. counts: (n,) true counts;
     labels: (n,) classes; both −1 where not known. relation: which are positives of each other. names: for messages.
     """
 

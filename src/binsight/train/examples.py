@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -20,13 +23,15 @@ from binsight.data.splits import TRAIN, VAL, Split, leak, read_split
 from binsight.errors import BadSettings, BadSource, CannotBeDone
 from binsight.network import BinNet
 from binsight.preprocess import Preprocess
+from binsight.train.augment import DRAWS, augment
 from binsight.train.cache import open_pixels
 from binsight.train.config import TrainConfig
 from binsight.train.datamodule import UNKNOWN, Examples
 from binsight.train.losses import Relation
+from binsight.train.stages import FrozenStages
 
 Say = Callable[[str], None]
-_BATCH = 64
+_BATCH = _TOGETHER = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,14 +113,72 @@ def with_features(
         pixels = np.ascontiguousarray(examples.inputs[at : at + _BATCH])
         for view, seen in enumerate((pixels, np.ascontiguousarray(pixels[:, :, ::-1]))):
             features[at : at + _BATCH, view] = run(seen)
+    with _kept_as(file) as out:
+        np.save(out, features)
+    return replace(examples, inputs=features)
+
+
+def with_views(
+    prepared: Prepared, net: BinNet, stages: FrozenStages, config: TrainConfig, fingerprint: str, *, cache: Path, say: Say
+) -> Examples:
+    """The examples with maps of the frozen stages in place of pixels: of each picture, and of config.views augmented ones.
+
+    Computed once in float32 for such stages, pictures, augmentation and seed, and kept in float16 in a file that is mapped.
+    Raises CannotBeDone when they cannot be kept.
+    """
+    examples = prepared.examples
+    chosen = [config.freeze, config.views, config.augment, config.seed, config.size, examples.names]
+    key = hashlib.sha256(f"{prepared.key} {fingerprint} {json.dumps(chosen)}".encode()).hexdigest()
+    file = cache / "features" / f"{key[:32]}-views.npy"
+    device = net.mean.device
+    planes = net.planes(torch.from_numpy(examples.inputs[:1].copy()).to(device))
+    shape = (len(examples.counts), 1 + config.views, *stages.maps(planes).shape[1:])
+    if not file.is_file():
+        gigabytes = 2 * math.prod(shape) / 1e9
+        say(
+            f"{config.views} augmented views of each picture pass the frozen stages once; {gigabytes:.1f} GB are kept in {file}"
+        )
+        with _kept_as(file) as out:
+            np.lib.format.write_array_header_1_0(out, {"descr": "<f2", "fortran_order": False, "shape": shape})
+            for at in range(0, shape[0], _TOGETHER):
+                out.write(_views(examples.inputs[at : at + _TOGETHER], net, stages, config, at).tobytes())
+    maps: NDArray[np.float16] = np.load(file, mmap_mode="r", allow_pickle=False)
+    return replace(examples, inputs=maps)
+
+
+def _views(pixels: NDArray[np.uint8], net: BinNet, stages: FrozenStages, config: TrainConfig, at: int) -> NDArray[np.float16]:
+    """float16 (n, 1 + views, channels, h', w') of pictures whose first is the at-th of all."""
+    device = net.mean.device
+    plain = torch.from_numpy(np.array(pixels)).to(device)
+    found: list[NDArray[np.float16]] = []
+    for view in range(1 + config.views):
+        planes = plain.permute(0, 3, 1, 2).float()
+        if view:
+            seed = int(np.random.SeedSequence([config.seed, at, view]).generate_state(1)[0])
+            draws = torch.rand(len(plain), DRAWS, generator=torch.Generator().manual_seed(seed))
+            planes = augment(planes, draws.to(device), strength=config.augment)
+        planes = net.planes(planes.permute(0, 2, 3, 1)).contiguous(memory_format=torch.channels_last)
+        maps = stages.maps(planes).half()
+        if not bool(torch.isfinite(maps).all()):
+            raise BadSettings(f"the frozen stages of {config.backbone} say more than float16 holds; train without --views")
+        found.append(maps.cpu().numpy())
+    return np.stack(found, axis=1)
+
+
+@contextmanager
+def _kept_as(file: Path) -> Iterator[IO[bytes]]:
+    """A file that is there whole or not at all. Written, not mapped: on a full disk a mapped page ends the process."""
+    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_name(f".{file.name}.{os.getpid()}.tmp.npy")
-        np.save(beside, features)
+        with beside.open("wb") as out:
+            yield out
         beside.replace(file)
     except OSError as error:
         raise CannotBeDone(f"cannot keep features in {file}: {error}; free some space or set BINSIGHT_CACHE") from error
-    return replace(examples, inputs=features)
+    finally:
+        with suppress(OSError):
+            beside.unlink()
 
 
 def _runner(

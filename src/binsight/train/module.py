@@ -23,6 +23,7 @@ from binsight.train.augment import DRAWS, augment
 from binsight.train.config import TrainConfig
 from binsight.train.datamodule import UNKNOWN, BinData, Examples
 from binsight.train.losses import EmbeddingLoss, corn_loss, soft_targets, softmax_loss
+from binsight.train.stages import FrozenStages, cut
 from binsight.vectors import normalise
 
 Said = dict[str, Tensor]
@@ -39,7 +40,11 @@ class BinModule(lightning.LightningModule):
         self.lr = config.lr  # a field of its own: the learning-rate finder changes it
         self.history: list[Figures] = []
         self._examples = examples
-        self._forward: Callable[[Tensor], Said] = torch.compile(net.forward_planes) if config.compile else net.forward_planes
+        self._stages = halves_of(net, config)
+        self._forward: Callable[[Tensor], Said] = net.forward_planes
+        self._learning: Callable[[Tensor], Tensor] = net.backbone
+        if config.compile:
+            self._forward, self._learning = torch.compile(net.forward_planes), torch.compile(net.backbone)
         self._targets = soft_targets(config.max_count + 2, config.count_spread)
         self._embedding_loss: EmbeddingLoss | None = None
         if config.embedding_weight and config.embedding_loss != "whiten":
@@ -102,12 +107,21 @@ class BinModule(lightning.LightningModule):
                 planes = self.net.planes(planes.permute(0, 2, 3, 1))
                 if is_mixed:
                     planes = planes * share + planes[order] * (1 - share)
-            return self._forward(planes.contiguous(memory_format=torch.channels_last)), share, order
-        views = (draws[:, 0] * inputs.shape[1]).long().to(inputs.device)  # features of a frozen backbone: (n, views, dim)
-        features = inputs[torch.arange(n, device=inputs.device), views]
+            planes = planes.contiguous(memory_format=torch.channels_last)
+            if self._stages is None:
+                return self._forward(planes), share, order
+            return self._of_maps(self._stages.maps(planes)), share, order
+        views = (draws[:, 0] * inputs.shape[1]).long().to(inputs.device)
+        kept = inputs[torch.arange(n, device=inputs.device), views].float()
         if is_mixed:
-            features = features * share + features[order] * (1 - share)
-        return self.net.answers(features), share, order
+            kept = kept * share + kept[order] * (1 - share)
+        return (self.net.answers(kept) if kept.ndim == 2 else self._of_maps(kept)), share, order
+
+    def _of_maps(self, maps: Tensor) -> Said:
+        """What the network says of what its frozen stages have computed."""
+        assert self._stages is not None
+        maps = maps.contiguous(memory_format=torch.channels_last)
+        return self.net.answers(self._stages.features(maps, self._learning))
 
     def _losses_of(self, said: Said, batch: Said, share: float, order: Tensor) -> dict[str, tuple[float, Tensor]]:
         config = self.config
@@ -173,7 +187,14 @@ class BinModule(lightning.LightningModule):
     def said_of(self, batch: Said) -> dict[str, NDArray[Any]]:
         """What the network says of a batch that is not changed, as numpy, with its rows."""
         inputs = batch["input"]
-        said = self.net(inputs) if inputs.dtype == torch.uint8 else self.net.answers(inputs[:, 0])
+        if inputs.dtype == torch.uint8 and self._stages is None:
+            said = self.net(inputs)
+        elif inputs.dtype == torch.uint8:
+            assert self._stages is not None
+            said = self._of_maps(self._stages.maps(self.net.planes(inputs).contiguous(memory_format=torch.channels_last)))
+        else:
+            first = inputs[:, 0].float()
+            said = self.net.answers(first) if first.ndim == 2 else self._of_maps(first)
         return {name: value.float().cpu().numpy() for name, value in said.items()} | {"row": batch["row"].cpu().numpy()}
 
     def on_validation_epoch_end(self) -> None:
@@ -211,6 +232,15 @@ class BinModule(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = list(checkpoint["history"])
+
+
+def halves_of(net: BinNet, config: TrainConfig) -> FrozenStages | None:
+    """The network's frozen and its learning half, where it has both and they can be parted."""
+    if net.pyramid is not None:  # it takes maps of both
+        return None
+    with torch.random.fork_rng(devices=[]):
+        planes = torch.rand(2, 3, config.size, config.size, generator=torch.Generator().manual_seed(0))
+        return cut(net.backbone, planes)
 
 
 def figures_of(said: dict[str, NDArray[Any]], examples: Examples, config: TrainConfig, net: BinNet) -> Figures:

@@ -34,7 +34,7 @@ from binsight.network import BinNet, build, random_config, set_frozen
 from binsight.preprocess import Preprocess
 from binsight.train.card import model_card
 from binsight.train.config import TrainConfig
-from binsight.train.examples import Prepared, prepare, with_features
+from binsight.train.examples import Prepared, prepare, with_features, with_views
 from binsight.train.whiten import fit_head
 
 try:
@@ -48,7 +48,7 @@ except ImportError as error:
 
 from binsight.train.atomic import AtomicCheckpoints
 from binsight.train.datamodule import UNKNOWN, BinData, Examples
-from binsight.train.module import BinModule, figures_of
+from binsight.train.module import BinModule, figures_of, halves_of
 from binsight.train.quiet import quiet
 from binsight.train.watch import Watch, averaging
 
@@ -117,7 +117,7 @@ def train(
         prepared = prepare(config, base.preprocess, cache=checkpoint.cache_root(), say=say)
         sizes = _sizes(prepared, config)
         net = _built(base, sizes, start, config)
-        examples = _inputs(prepared, net, base.preprocess, config, start)
+        examples = _inputs(prepared, net, base.preprocess, config, start, say)
     if config.embedding_loss == "whiten" and "embedding" in sizes:
         _whiten(net, prepared, examples, config)
     _say_start(prepared, net, config, say)
@@ -144,8 +144,9 @@ def train(
     if not trainer.is_global_zero:
         return TrainReport(config.out, "", {}, module.history, watch.warned, 0.0, time.perf_counter() - started)
     _load_best(net, config.run_dir)
-    _settle_norms(net, examples)
-    heads, figures = _finished(net, prepared, examples, config)
+    seen_last = prepared.examples if config.views else examples  # as photos are answered: whole, and in float32
+    _settle_norms(net, seen_last)
+    heads, figures = _finished(net, prepared, seen_last, config)
     training = _provenance(config, prepared, figures, module.history, time.perf_counter() - started)
     opened = write_model(
         config.out, net, base, heads, training=training, licence=config.licence,
@@ -169,7 +170,7 @@ def find_lr(config: TrainConfig, *, say: Say = _silent) -> float:
         base = _base(base, config)
         prepared = prepare(config, base.preprocess, cache=checkpoint.cache_root(), say=say)
         net = _built(base, _sizes(prepared, config), start, config)
-        examples = _inputs(prepared, net, base.preprocess, config, start)
+        examples = _inputs(prepared, net, base.preprocess, config, start, say)
     module = BinModule(net, examples, config, is_search=True)
     data = BinData(examples, batch_size=config.batch_size, positives=0.0, seed=config.seed)
     steps = min(100, max(20, len(examples.train) // config.batch_size))
@@ -256,7 +257,7 @@ def _sizes(prepared: Prepared, config: TrainConfig) -> dict[str, int]:
     if prepared.classes and config.label_weight:
         sizes["label"] = len(prepared.classes)
     judged = {*sizes, "embedding"} if config.embedding_weight else set(sizes)
-    if config.keep_best != "all" and config.keep_best not in judged:
+    if config.keep_best not in ("all", "last") and config.keep_best not in judged:
         raise BadSettings(f"--keep-best {config.keep_best}: this run trains no such head, only {', '.join(sorted(judged))}")
     return sizes
 
@@ -273,13 +274,29 @@ def _built(base: NetworkConfig, sizes: Mapping[str, int], start: Checkpoint | No
     return net.to(memory_format=torch.channels_last)
 
 
-def _inputs(prepared: Prepared, net: BinNet, preprocess: Preprocess, config: TrainConfig, start: Checkpoint | None) -> Examples:
+def _inputs(
+    prepared: Prepared, net: BinNet, preprocess: Preprocess, config: TrainConfig, start: Checkpoint | None, say: Say
+) -> Examples:
+    if config.views:
+        return _with_views(prepared, net, config, start, say)
     if config.freeze != "backbone":
         return prepared.examples
     if start is None:
         raise BadSettings("--freeze backbone wants a backbone with weights; one of random numbers has nothing to keep")
     device = torch.device("cuda" if _accelerator(config) == "gpu" else "cpu")
     found = with_features(prepared, net, preprocess, start.identity, cache=checkpoint.cache_root(), device=device)
+    net.to("cpu").train()
+    return found
+
+
+def _with_views(prepared: Prepared, net: BinNet, config: TrainConfig, start: Checkpoint | None, say: Say) -> Examples:
+    if not config.freeze.startswith("stages:") or start is None:
+        raise BadSettings("--views keeps what frozen stages compute: give --freeze stages:N and a backbone with weights")
+    stages = halves_of(net, config)
+    if stages is None:
+        raise BadSettings(f"{config.backbone} cannot be cut after {config.freeze} into two parts; train without --views")
+    net.to("cuda" if _accelerator(config) == "gpu" else "cpu").eval()
+    found = with_views(prepared, net, stages, config, start.identity, cache=checkpoint.cache_root(), say=say)
     net.to("cpu").train()
     return found
 
@@ -320,7 +337,8 @@ def _say_start(prepared: Prepared, net: BinNet, config: TrainConfig, say: Say) -
 def _trainer(config: TrainConfig, say: Say, callbacks: tuple[Callback, ...]) -> tuple[lightning.Trainer, Watch]:
     watch = Watch(say)
     best = ModelCheckpoint(
-        dirpath=config.run_dir, filename=BEST.removesuffix(".ckpt"), monitor="score", mode="max", save_top_k=1,
+        dirpath=config.run_dir, filename=BEST.removesuffix(".ckpt"), mode="max", save_top_k=1,
+        monitor=None if config.keep_best == "last" else "score",
         save_last=False, save_on_train_epoch_end=True, enable_version_counter=False,
     )  # fmt: skip
     last = ModelCheckpoint(
