@@ -50,6 +50,7 @@ def main() -> None:
             Figure("all bins: width of intervals", found["all"]["width"], "items", "<= 3.5"),
             Figure("0–5 items: intervals hold the count", found["coverage"], ""),
             Figure("0–5 items: width of intervals", found["width"], "items"),
+            Figure("0–5 items: of it within 0 … 5", found["width_in_range"], "items", "<= 3.5"),
         ]
     found = evaluate_retrieval(job).report
     unseen = f"{found['gallery']} bins"

@@ -167,6 +167,7 @@ def test_count_figures_are_those_worked_out_by_hand() -> None:
     assert {name: found[name] for name in ("n", "accuracy", "mae", "within_1", "coverage", "width")} == {
         "n": 4, "accuracy": 0.5, "mae": 0.75, "within_1": 0.75, "coverage": 0.75, "width": 1.5,
     }  # fmt: skip
+    assert found["width_in_range"] == 1.25  # 4 … 6 is 4 … 5 where no more than 5 can be
     assert found["rmse"] == pytest.approx(math.sqrt(5 / 4))
     assert found["rmse_mean"] == pytest.approx(math.sqrt(5.25 / 4))
 

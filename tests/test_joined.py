@@ -1,24 +1,27 @@
-"""Two models in one: the vectors of the first, the counts of the second."""
+"""Two models in one: the vectors of the first, the counts of the second, or of several together."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from binsight import network
 from binsight.checkpoint import Heads, open_folder
 from binsight.cli import run
-from binsight.counting import Calibration
+from binsight.counting import Calibration, fit_calibration
 from binsight.encoder import load_encoder
 from binsight.errors import BadSettings, UnknownModel
-from binsight.model_folder import write_joined
+from binsight.model_folder import recalibrate, write_joined
 from binsight.network import joined
 from tests.model_folders import make_binsight_folder, make_model_folder
+from tests.train.drawn import counted
 
 COUNTS = Heads(None, Calibration("softmax", 5, 1.5, 0.9, 0.8), ("board", "disk"))
 
@@ -89,3 +92,135 @@ def test_the_command_writes_the_folder(
     assert code == 0
     assert json.loads(capsys.readouterr().out)["fingerprint"] == open_folder(models[0]).fingerprint
     assert isinstance(network.load(open_folder(out)).counter, torch.nn.Module)
+
+
+# ---- several counters
+
+
+CORN = Calibration("corn", 5, 0.7, 0.9, 0.6)
+
+
+def logits_of(folder: Path, shown: NDArray[np.uint8], head: str = "count") -> NDArray[np.float32]:
+    return network.answers_of(network.load(open_folder(folder)), torch.from_numpy(shown))[head]
+
+
+def pictures(side: int, n: int = 7) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "corn"])
+def test_several_counters_give_the_mean_of_their_tempered_logits(tmp_path: Path, kind: str) -> None:
+    heats = (1.5, 0.5, 1.0)
+    first, _ = make_binsight_folder(tmp_path / "vectors", Heads(16), seed=1)
+    calibrations = [Calibration("corn" if kind == "corn" else "softmax", 5, heat, 0.9, 0.5 + heat / 10) for heat in heats]
+    others = [
+        make_binsight_folder(tmp_path / f"c{seed}", Heads(None, one, ("board", "disk")), seed=seed)[0]
+        for seed, one in enumerate(calibrations, start=2)
+    ]
+    made = write_joined(tmp_path / "all", first, *others, licence="x")
+    assert made.fingerprint == first.fingerprint
+    assert made.heads == Heads(16, replace(calibrations[0], temperature=1.0, threshold=0.65), ("board", "disk"), counters=3)
+    told = json.loads((made.folder / "config.json").read_text())
+    assert told["heads"]["counter"] == {"members": 3}
+    assert len(told["training"]["counts"]) == 3
+    assert "4 models in one" in (made.folder / "README.md").read_text()
+    shown = pictures(64)
+    wanted = np.mean([logits_of(one.folder, shown) / heat for one, heat in zip(others, heats, strict=True)], axis=0)
+    np.testing.assert_allclose(logits_of(made.folder, shown), wanted, atol=5e-3)
+    labels = np.mean([logits_of(one.folder, shown, "label") for one in others], axis=0)
+    np.testing.assert_allclose(logits_of(made.folder, shown, "label"), labels, atol=5e-3)
+    encoded = load_encoder(str(made.folder), device="cpu", precision="fp32").encode_pixels(shown)
+    assert encoded.counts is not None
+    probabilities = calibrations[0].counts(wanted * heats[0])  # the first one's temperature divides them again
+    np.testing.assert_allclose(
+        [count.probabilities for count in encoded.counts], [count.probabilities for count in probabilities], atol=5e-3
+    )
+
+
+def test_a_model_with_two_counters_lends_both(tmp_path: Path) -> None:
+    vectors, _ = make_binsight_folder(tmp_path / "v", Heads(16), seed=1)
+    count = Heads(None, Calibration("softmax", 5))
+    a, b, c = (make_binsight_folder(tmp_path / name, count, seed=seed)[0] for seed, name in enumerate("abc", start=2))
+    two = write_joined(tmp_path / "two", vectors, a, b, licence="x")
+    again = write_joined(tmp_path / "again", vectors, two, licence="x")
+    shown = pictures(64)
+    np.testing.assert_allclose(logits_of(again.folder, shown), logits_of(two.folder, shown), atol=1e-6)
+    three = write_joined(tmp_path / "three", vectors, two, c, licence="x")
+    assert three.heads is not None
+    assert three.heads.counters == 3
+    wanted = (logits_of(two.folder, shown) + logits_of(c.folder, shown)) / 2  # each model has one voice
+    np.testing.assert_allclose(logits_of(three.folder, shown), wanted, atol=5e-3)
+
+
+def test_counters_that_tell_other_outcomes_apart_are_refused(tmp_path: Path) -> None:
+    vectors, _ = make_binsight_folder(tmp_path / "v", Heads(16), seed=1)
+    first, *others = (
+        make_binsight_folder(tmp_path / name, heads, seed=2)[0]
+        for name, heads in (
+            ("a", Heads(None, Calibration("softmax", 5))), ("b", Heads(None, Calibration("softmax", 6))),
+            ("c", Heads(None, CORN)),
+            ("d", Heads(None, Calibration("softmax", 5), ("board", "disk"))), ("e", Heads(None, None, ("board", "disk"))),
+        )
+    )  # fmt: skip
+    for other in others[:2]:
+        with pytest.raises(BadSettings, match="count heads of one kind, max_count and coverage"):
+            joined(vectors, first, other)
+    with pytest.raises(BadSettings, match="the same classes"):
+        joined(vectors, first, others[2])
+    with pytest.raises(BadSettings, match="count heads of one kind"):
+        joined(vectors, others[2], others[3])
+
+
+@pytest.mark.parametrize("members", [0, 17, "2", True, None])
+def test_a_config_with_an_impossible_number_of_counters_is_refused(members: object) -> None:
+    told = {"count": Calibration("softmax", 5).to_json(), "counter": {"members": members}}
+    with pytest.raises(UnknownModel, match="'members' from 1 to 16"):
+        Heads.from_json(told)
+
+
+def test_counters_are_calibrated_together_on_the_validation_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the model answers them, in whatever arithmetic it does; the vectors and all weights stay as they were."""
+    source = counted(tmp_path / "data", most=5)
+    for seed, name in enumerate("vab"):
+        heads = Heads(16) if name == "v" else Heads(None, Calibration("softmax", 5, 1.0, 0.8))
+        make_binsight_folder(tmp_path / name, heads, seed=seed)
+    options = ["join", "--vectors", f"{tmp_path}/v", "--counts", f"{tmp_path}/a", "--counts", f"{tmp_path}/b"]
+    assert run([*options, "--out", f"{tmp_path}/plain"]) == 0
+    assert "--data and --split fix them anew" in capsys.readouterr().err
+    assert run([*options, "--out", f"{tmp_path}/m", "--data", source["data"], "--split", str(source["split"]), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"] == [f"{tmp_path}/a", f"{tmp_path}/b"]
+    made, plain = open_folder(tmp_path / "m"), open_folder(tmp_path / "plain")
+    assert made.fingerprint == plain.fingerprint
+    assert made.heads is not None
+    assert plain.heads is not None
+    held = sorted((tmp_path / "data").glob("*.png"))[16:]
+    shown = np.stack([made.config.preprocess.pixels(path.read_bytes()) for path in held])
+    truth = [number % 5 + 1 for number in range(16, 24)]
+    wanted = fit_calibration(logits_of(tmp_path / "plain", shown), truth, kind="softmax", max_count=5, coverage=0.8)
+    assert made.heads.count is not None
+    assert made.heads.count.temperature == pytest.approx(wanted.temperature, rel=0.1)
+    assert made.heads.count.threshold == pytest.approx(wanted.threshold, abs=0.02)
+    assert made.heads.count.coverage == 0.8
+    assert made.heads.count.temperature != plain.heads.count.temperature  # type: ignore[union-attr]  # it has one as well
+    before, after = load_file(plain.weights), load_file(made.weights)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    training = json.loads((tmp_path / "m" / "config.json").read_text())["training"]
+    assert training["calibration"] == {"data": source["data"], "split": str(source["split"]), "part": "val"}
+
+
+def test_pictures_to_calibrate_on_want_their_split(
+    models: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["join", "--vectors", str(models[0]), "--counts", str(models[1]), "--out", str(tmp_path / "m")]
+    assert run([*options, "--data", str(tmp_path)]) == 2
+    assert "want --data and --split together" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_calibration_of_another_head_is_refused(models: tuple[Path, Path, Path]) -> None:
+    with pytest.raises(BadSettings, match="want a calibration of"):
+        recalibrate(open_folder(models[2]), CORN, note={})
+    with pytest.raises(BadSettings, match="no count head to calibrate"):
+        recalibrate(open_folder(models[0]), CORN, note={})

@@ -33,7 +33,7 @@ PYRAMID = "pyramid"
 _LOCAL = "local-dir:"
 _COUNTER = "counter"
 _UNHASHED = ("count", "label", _COUNTER)  # weights that change no vector
-_LARGEST_DIM, _MOST_CLASSES = 65_536, 100_000
+_LARGEST_DIM, _MOST_CLASSES, _MOST_COUNTERS = 65_536, 100_000, 16
 _CONFIG_LIMIT = 16 << 20  # bytes; ImageNet-22k's label descriptions take 2 MB
 _PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.pkl")
 # What timm.create_model or its builder would take for itself: a place to load from, or another kind of network.
@@ -70,14 +70,15 @@ class Heads:
     """What a network answers besides its pooled features.
 
     embedding: the vector's dimension; None: the pooled features are the vector. count: how the count head's logits become
-    counts. classes: the names that the label head tells apart, in the order of its logits. has_counter: whether these two have
-    a backbone of their own, of the same architecture, so that learning to count leaves the vectors as they are.
+    counts. classes: the names that the label head tells apart, in the order of its logits. counters: how many backbones of
+    their own these two have, of the same architecture, so that learning to count leaves the vectors as they are; the two heads
+    then take the features of all of them, one after the other.
     """
 
     embedding: int | None = None
     count: Calibration | None = None
     classes: tuple[str, ...] | None = None
-    has_counter: bool = False
+    counters: int = 0
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -98,7 +99,9 @@ class Heads:
             told["count"] = self.count.to_json()
         if self.classes is not None:
             told["label"] = {"classes": list(self.classes)}
-        return told | ({_COUNTER: {}} if self.has_counter else {})
+        if self.counters:
+            told[_COUNTER] = {} if self.counters == 1 else {"members": self.counters}
+        return told
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> Heads:
@@ -116,7 +119,10 @@ class Heads:
             raise UnknownModel("want the label head's 'classes', two or more different names")
         if _COUNTER in told and count is None and classes is None:
             raise UnknownModel("a counter, the backbone of the count and label heads, is there without either")
-        return cls(embedding, count, None if classes is None else tuple(classes), _COUNTER in told)
+        counters = told[_COUNTER].get("members", 1) if _COUNTER in told else 0
+        if _COUNTER in told and (type(counters) is not int or not 1 <= counters <= _MOST_COUNTERS):
+            raise UnknownModel(f"want the counter's 'members' from 1 to {_MOST_COUNTERS}, got {counters!r}")
+        return cls(embedding, count, None if classes is None else tuple(classes), counters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,7 +428,7 @@ def _check_weights(safetensors: Path, heads: Heads, *, has_pyramid: bool) -> Non
     """Raises UnknownModel when the heads' weights are not those that config.json describes, or a weight is not finite."""
     held = {weight.name: weight for weight in weights.list_weights(safetensors)}
     sizes = heads.sizes
-    known = {"backbone", *sizes} | ({_COUNTER} if heads.has_counter else set())
+    known = {"backbone", *sizes} | ({_COUNTER} if heads.counters else set())
     if strange := [name for name in held if name.partition(".")[0] not in known]:
         raise UnknownModel(f"{safetensors} holds {strange[0]!r}, which belongs to no head that {CONFIG} describes")
     for head, size in sizes.items():

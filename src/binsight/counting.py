@@ -159,6 +159,21 @@ class Calibration:
             for value, mean, row, low, high in rows
         ]
 
+    def logits(self, counts: Sequence[Count]) -> Floats:
+        """Logits (n, `logit_columns`) that give these counts' probabilities at temperature 1.
+
+        >>> head = Calibration("corn", 1)
+        >>> head.logits(head.counts([[0.5, -1.0]])).round(6).tolist()
+        [[0.5, -1.0]]
+        """
+        floor = np.finfo(np.float64).tiny
+        rows = np.array([(*count.probabilities, count.more) for count in counts], np.float64).reshape(-1, self.max_count + 2)
+        if self.kind == "softmax":
+            return np.log(np.maximum(rows, floor))
+        reached = rows[:, ::-1].cumsum(axis=1)[:, ::-1]  # (n, C): P(y > k − 1)
+        logits: Floats = np.log(np.maximum(reached[:, 1:], floor)) - np.log(np.maximum(rows[:, :-1], floor))
+        return logits
+
     def checked_logits(self, logits: ArrayLike) -> NDArray[Any]:  # any real type
         """The same logits as an array, once they have as many columns as this head. Raises BadVectors when they have not."""
         rows, columns = np.asarray(logits), logit_columns(self.kind, self.max_count)

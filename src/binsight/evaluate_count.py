@@ -65,7 +65,8 @@ def count_figures(
     """What `evaluate count` says.
 
     The figures on top are those of the bins with 0 … up_to items, answered as if that were known (`ranged`); their intervals
-    are those that the model gave. "all" holds what can be said of all bins, those with more included.
+    are those that the model gave, and "width_in_range" is the width of what of them lies in 0 … up_to. "all" holds what can be
+    said of all bins, those with more included.
     groups: a product group a picture, for the bootstrap. Raises BadSettings when no bin has 0 … up_to items.
     """
     truth = np.asarray(true_counts, np.int64)
@@ -91,6 +92,7 @@ def count_figures(
         "constant": constant_figures(true),
         "bootstrap": {"level": LEVEL} | {name: bounds(samples[:, place]) for place, name in enumerate(names)},
         **interval_figures(true, chosen),
+        "width_in_range": mean_of(np.array([min(one.high, up_to) - min(one.low, up_to) for one in chosen], np.float64)),
         "ece": expected_calibration_error(confidence, right),
         "reliability": reliability(confidence, right),
         "collapse": collapse(true, answers.values),

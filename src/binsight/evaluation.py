@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from binsight.counting import Calibration, fit_calibration
 from binsight.data.files import open_files
 from binsight.data.labelled import LabelledPicture, LabelledSet
 from binsight.data.source import Refusal
@@ -99,6 +100,20 @@ def evaluate_counts(job: Job, *, up_to: int = UP_TO) -> Judged:
     counts = judged.encoded.counts or []
     figures = count_figures(truth, counts, generator=_generator(job), groups=judged.groups, up_to=up_to)
     return _with(job, judged, figures)
+
+
+def calibrate_counts(job: Job, calibration: Calibration) -> Calibration:
+    """The model's calibration fixed anew, temperature and intervals, on the split's pictures with a known count.
+
+    calibration: the one that the model has now, whose kind, max_count and coverage stay. Raises as `evaluate_counts`.
+    """
+    judged = _judged(job, job.split_name, needs="count", lacks=lambda one: "" if one.count is not None else "no known count")
+    truth = [one.count for one in judged.pictures if one.count is not None]
+    cold = fit_calibration(
+        calibration.logits(judged.encoded.counts or []), truth, kind=calibration.kind, max_count=calibration.max_count,
+        coverage=calibration.coverage,
+    )  # fmt: skip
+    return replace(cold, temperature=cold.temperature * calibration.temperature)
 
 
 def evaluate_labels(job: Job) -> Judged:

@@ -33,6 +33,7 @@ def count_tables(report: Figures) -> list[Table]:
         ("calibration error (ECE)", _number(report["ece"]), "", ""),
         (f"interval coverage ({_range(report)})", _percent(report["coverage"]), "", ""),
         (f"interval width ({_range(report)})", _number(report["width"]), "", ""),
+        (f"of it within {_range(report)}", _number(report["width_in_range"]), "", ""),
         ("interval coverage (all bins)", _percent(everything["coverage"]), "", ""),
         ("interval width (all bins)", _number(everything["width"]), "", ""),
     ]

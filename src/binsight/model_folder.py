@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from torch import Tensor
 
 from binsight import checkpoint
 from binsight.checkpoint import CONFIG, FORMAT, WEIGHTS, Checkpoint, Heads, NetworkConfig
+from binsight.counting import Calibration
 from binsight.errors import BadSettings, CannotBeDone
-from binsight.network import BinNet, joined
+from binsight.network import BinNet, joined, load
 
 CARD, LICENCE = "README.md", "LICENSE"
 
@@ -43,8 +45,9 @@ def write_model(
     Raises BadSettings when the heads are not the network's, or the folder holds something else than a model of ours;
     UnknownModel when the network has weights that are not finite; CannotBeDone when the folder cannot be written.
     """
-    if net.sizes != heads.sizes or heads.has_counter != (net.counter is not None):
-        raise BadSettings(f"want the network's heads {net.sizes}, got {heads.sizes}")
+    if (net.sizes, net.counters) != (heads.sizes, heads.counters):
+        wanted, got = (f"{one.sizes} and {one.counters} counters" for one in (net, heads))
+        raise BadSettings(f"want the network's heads {wanted}, got {got}")
     described = {
         "format": FORMAT,
         "architecture": config.architecture,
@@ -68,28 +71,50 @@ def write_model(
 
 
 def write_joined(
-    folder: Path, vectors: Checkpoint, counts: Checkpoint, *, licence: str, licence_text: str | None = None
+    folder: Path, vectors: Checkpoint, *counts: Checkpoint, licence: str, licence_text: str | None = None
 ) -> Checkpoint:
-    """A model with the vectors of one and the counts and classes of another, as `network.joined` puts them together.
+    """A model with the vectors of one and the counts and classes of others, as `network.joined` puts them together.
 
-    Its card and `training` hold both models'. Raises BadSettings when the two do not fit, and as `write_model`.
+    Its card and `training` hold all models'. Raises BadSettings when the two do not fit, and as `write_model`.
     """
-    net, heads = joined(vectors, counts)
-    cards = [(one.folder / CARD) for one in (vectors, counts)]
+    net, heads = joined(vectors, *counts)
+    cards = [(one.folder / CARD) for one in (vectors, *counts)]
     texts = [
         card.read_text(encoding="utf-8").partition("\n## Licence")[0].rstrip() if card.is_file() else f"`{card.parent.name}`"
         for card in cards
     ]
     card = "\n".join([
         f"# {folder.name}", "",
-        "Two models in one: the vectors of the first, the counts of the second, which has a backbone of its own.", "",
-        "## Licence", licence or "Not stated. What the two were trained on may bind it.", "",
-        f"---\n\n{texts[0]}", "", f"---\n\n{texts[1]}", "",
+        f"{1 + len(counts)} models in one: the vectors of the first, the counts of "
+        f"{'the second' if len(counts) == 1 else 'the others together'}, from backbones of their own.", "",
+        "## Licence", licence or "Not stated. What they were trained on may bind it.", "",
+        *(line for text in texts for line in (f"---\n\n{text}", "")),
     ])  # fmt: skip
-    training = {"vectors": _training_of(vectors), "counts": _training_of(counts)}
+    told = [_training_of(one) for one in counts]
+    training = {"vectors": _training_of(vectors), "counts": told[0] if len(told) == 1 else told}
     return write_model(
         folder, net, vectors.config, heads, training=training, licence=licence, licence_text=licence_text, card=card
     )
+
+
+def recalibrate(opened: Checkpoint, calibration: Calibration, *, note: Mapping[str, Any]) -> Checkpoint:
+    """The same model in the same folder with another calibration of its counts.
+
+    note: on what it was fixed, any JSON object; kept as `calibration` in `training`. Raises BadSettings for a model without a
+    count head like that, and as `write_model`.
+    """
+    if opened.heads is None or opened.heads.count is None:
+        raise BadSettings(f"{opened.folder} has no count head to calibrate")
+    if (opened.heads.count.kind, opened.heads.count.max_count) != (calibration.kind, calibration.max_count):
+        raise BadSettings(f"want a calibration of {opened.heads.count}, got {calibration}")
+    texts = {name: (opened.folder / name) for name in (CARD, LICENCE)}
+    training = _training_of(opened)
+    return write_model(
+        opened.folder, load(opened), opened.config, replace(opened.heads, count=calibration),
+        training={**training, "calibration": dict(note)}, licence=opened.licence,
+        card=texts[CARD].read_text(encoding="utf-8") if texts[CARD].is_file() else "",
+        licence_text=texts[LICENCE].read_text(encoding="utf-8") if texts[LICENCE].is_file() else None,
+    )  # fmt: skip
 
 
 def _training_of(model: Checkpoint) -> Any:  # JSON

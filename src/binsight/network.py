@@ -27,6 +27,7 @@ from torch.jit._trace import TracerWarning  # torch.jit names it without exporti
 
 from binsight import vit
 from binsight.checkpoint import HEADS, Checkpoint, Heads, NetworkConfig
+from binsight.counting import Calibration
 from binsight.errors import BadSettings, UnknownModel
 from binsight.preprocess import Preprocess
 from binsight.pyramid import PyramidHead, PyramidReader
@@ -44,8 +45,9 @@ class BinNet(nn.Module):
 
     backbone: a timm network without classifier. sizes: outputs of each head by its name in `checkpoint.HEADS`; a head is
     one linear layer on the pooled features, so all answers come from one pass. mean and std (of values in [0, 1]) lie in the
-    graph and not among the weights. dropout: of the features before the count and label heads. counter: a second network like
-    the first, whose features the count and label heads take; the vectors are then untouched by what counting learns.
+    graph and not among the weights. dropout: of the features before the count and label heads. counters: networks like
+    the first, whose features, one's after the other's, the count and label heads take; the vectors are then untouched by what
+    counting learns.
     has_pyramid: the embedding head is a `pyramid.PyramidHead` on the cells of several feature maps, which follow the pooled
     features. Raises BadSettings for unknown heads, and for a backbone that a pyramid cannot be built on.
     """
@@ -61,7 +63,7 @@ class BinNet(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         dropout: float = 0.0,
-        counter: nn.Module | None = None,
+        counters: Sequence[nn.Module] = (),
         has_pyramid: bool = False,
     ) -> None:
         super().__init__()
@@ -72,13 +74,14 @@ class BinNet(nn.Module):
         self.pooled_dim = _pooled_dim(backbone)
         self.pyramid = PyramidReader(backbone, self.pooled_dim) if has_pyramid else None
         self.features_dim = self.pooled_dim + (self.pyramid.size if self.pyramid else 0)
-        self.counter = counter
+        self.counters = len(counters)
+        self.counter = None if not counters else counters[0] if len(counters) == 1 else Counters(counters)
         self.dropout = nn.Dropout(dropout)
         for name, size in self.sizes.items():
             if self.pyramid and name == "embedding":
                 self.add_module(name, PyramidHead(self.pyramid.levels, size))
                 continue
-            head = nn.Linear(self.pooled_dim, size)
+            head = nn.Linear(self.pooled_dim * (1 if name == "embedding" else max(1, self.counters)), size)
             nn.init.normal_(head.weight, std=self.pooled_dim**-0.5 if name == "embedding" else 0.01)
             nn.init.zeros_(head.bias)
             self.add_module(name, head)
@@ -111,7 +114,7 @@ class BinNet(nn.Module):
     def answers(self, features: Tensor, counted: Tensor | None = None) -> dict[str, Tensor]:
         """What the heads say of features float32 (n, features_dim); computed in float32 under autocast too.
 
-        counted: the counter's pooled features, where there is one.
+        counted: the counters' pooled features, where there are some.
         """
         with torch.autocast(features.device.type, enabled=False):
             embedded = features[:, self.pooled_dim :] if self.pyramid else features
@@ -133,6 +136,18 @@ class BinNet(nn.Module):
         for module in self._frozen:
             module.eval()
         return self
+
+
+@final
+class Counters(nn.Module):
+    """Several backbones that look at the same picture: their pooled features, one's after the other's."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        return torch.cat([member(planes) for member in self.members], dim=1)
 
 
 def build(
@@ -177,9 +192,9 @@ def load(opened: Checkpoint) -> BinNet:
     config = opened.config
     backbone = _from_timm(opened, config) if opened.heads is None else _created(config)
     sizes = {} if opened.heads is None else opened.heads.sizes
-    counter = _created(config) if opened.heads is not None and opened.heads.has_counter else None
+    counters = [_created(config) for _ in range(opened.heads.counters if opened.heads else 0)]
     net = BinNet(
-        backbone, sizes=sizes, mean=config.preprocess.mean, std=config.preprocess.std, counter=counter,
+        backbone, sizes=sizes, mean=config.preprocess.mean, std=config.preprocess.std, counters=counters,
         has_pyramid=config.has_pyramid,
     )  # fmt: skip
     if opened.heads is not None:
@@ -187,31 +202,80 @@ def load(opened: Checkpoint) -> BinNet:
     return net.float().eval().requires_grad_(False)
 
 
-def joined(vectors: Checkpoint, counts: Checkpoint) -> tuple[BinNet, Heads]:
-    """One network with the vectors of a model and the counts and classes of another one of the same architecture.
+def joined(vectors: Checkpoint, *counts: Checkpoint) -> tuple[BinNet, Heads]:
+    """One network with the vectors of a model and the counts and classes of others, all of the same architecture.
 
-    It counts with the second one's backbone, so both answer as they did alone. Raises BadSettings when the two do not take
-    the same pictures, or the second one has nothing to add.
+    Each counts with its own backbone. Of one other, counts and classes are those it gave alone. Of several they are the mean
+    of their logits, each divided by its temperature: one linear head on the features of all. Its temperature is then 1 and its
+    intervals hold as much probability as the widest of them, until they are fixed anew (`evaluation.calibrate_counts`).
+    Raises BadSettings when they do not take the same pictures, do not tell the same outcomes apart, or have nothing to add.
     """
-    first, second = vectors.config, counts.config
-    theirs = counts.heads
-    if theirs is None or (theirs.count is None and theirs.classes is None):
-        raise BadSettings(f"{counts.folder} has neither a count nor a label head to join to {vectors.folder}")
-    if (first.architecture, first.model_args, first.preprocess) != (second.architecture, second.model_args, second.preprocess):
-        raise BadSettings(
-            f"want two models of one architecture and preprocessing, got {first.architecture} {first.preprocess} and "
-            f"{second.architecture} {second.preprocess}"
-        )
-    one, other = load(vectors), load(counts)
-    heads = Heads(vectors.heads.embedding if vectors.heads else None, theirs.count, theirs.classes, has_counter=True)
-    counter = other.backbone if other.counter is None else other.counter
+    first = vectors.config
+    for other in counts:
+        if other.heads is None or (other.heads.count is None and other.heads.classes is None):
+            raise BadSettings(f"{other.folder} has neither a count nor a label head to join to {vectors.folder}")
+        second = other.config
+        if (first.architecture, first.model_args, first.preprocess) != (
+            second.architecture,
+            second.model_args,
+            second.preprocess,
+        ):
+            raise BadSettings(
+                f"want models of one architecture and preprocessing, got {first.architecture} {first.preprocess} and "
+                f"{second.architecture} {second.preprocess}"
+            )
+    one, others = load(vectors), [load(other) for other in counts]
+    members = [member for net in others for member in _counting(net)]
+    count, classes = _common([other.heads for other in counts if other.heads is not None])
+    heads = Heads(vectors.heads.embedding if vectors.heads else None, count, classes, counters=len(members))
     net = BinNet(
-        one.backbone, sizes=heads.sizes, mean=first.preprocess.mean, std=first.preprocess.std, counter=counter,
+        one.backbone, sizes=heads.sizes, mean=first.preprocess.mean, std=first.preprocess.std, counters=members,
         has_pyramid=first.has_pyramid,
     )  # fmt: skip
     for name in heads.sizes:
-        net.get_submodule(name).load_state_dict((one if name == "embedding" else other).get_submodule(name).state_dict())
+        head = net.get_submodule(name)
+        if name == "embedding" or len(others) == 1:
+            head.load_state_dict((one if name == "embedding" else others[0]).get_submodule(name).state_dict())
+            continue
+        theirs = [_logits_head(net, other, name) for net, other in zip(others, counts, strict=True)]
+        head.load_state_dict(
+            {
+                "weight": torch.cat([weight for weight, _ in theirs], dim=1) / len(theirs),
+                "bias": torch.stack([bias for _, bias in theirs]).mean(dim=0),
+            }
+        )
     return net.float().eval().requires_grad_(False), heads
+
+
+def _counting(net: BinNet) -> list[nn.Module]:
+    """The backbones that a network counts with."""
+    if net.counter is None:
+        return [net.backbone]
+    return list(net.counter.members) if isinstance(net.counter, Counters) else [net.counter]
+
+
+def _logits_head(net: BinNet, opened: Checkpoint, name: str) -> tuple[Tensor, Tensor]:
+    """Weight (outputs, features) and bias of a head whose logits are divided by its temperature."""
+    head = net.get_submodule(name)
+    assert isinstance(head, nn.Linear)
+    heat = opened.heads.count.temperature if name == "count" and opened.heads and opened.heads.count else 1.0
+    return head.weight.detach() / heat, head.bias.detach() / heat
+
+
+def _common(all_heads: Sequence[Heads]) -> tuple[Calibration | None, tuple[str, ...] | None]:
+    """What the heads of several models answer together."""
+    if len(all_heads) == 1:
+        return all_heads[0].count, all_heads[0].classes
+    if len({heads.classes for heads in all_heads}) > 1:
+        raise BadSettings("want models that tell the same classes apart, or none")
+    counts = [heads.count for heads in all_heads if heads.count is not None]
+    kinds = {(count.kind, count.max_count, count.coverage) for count in counts}
+    if len(kinds) > 1 or len(counts) not in (0, len(all_heads)):
+        raise BadSettings("want count heads of one kind, max_count and coverage in all models that are joined")
+    if not counts:
+        return None, all_heads[0].classes
+    widest = max(count.threshold for count in counts)
+    return replace(counts[0], temperature=1.0, threshold=widest), all_heads[0].classes
 
 
 def random_config(architecture: str, preprocess: Preprocess, model_args: Mapping[str, Any] | None = None) -> NetworkConfig:

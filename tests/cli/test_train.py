@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +49,35 @@ def shell(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Shell:
         return run(["train", *where, *small, *others]), *capfd.readouterr()
 
     return call
+
+
+def interrupted_after(epoch: int, *options: str) -> tuple[int, str]:
+    """Exit code and what stderr said of a run that is interrupted once it has told of an epoch."""
+    program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's & ignores it
+    program += "from binsight.cli import run; sys.exit(run(sys.argv[1:]))"
+    with subprocess.Popen([sys.executable, "-c", program, *options], stderr=subprocess.PIPE, text=True) as job:
+        assert job.stderr is not None
+        told = ""
+        for line in job.stderr:
+            told += line
+            if line.startswith(f"epoch {epoch}/"):
+                job.send_signal(signal.SIGINT)
+    return job.returncode, told
+
+
+def test_an_interrupt_ends_with_130_and_the_run_can_go_on(counts: dict[str, Any], tmp_path: Path) -> None:
+    options = [
+        "train", "--data", str(counts["data"]), "--split", str(counts["split"]), "--out", str(tmp_path / "m"), "--backbone",
+        "test_efficientnet_ln", "--no-pretrained", "--size", "32", "--batch-size", "8", "--device", "cpu", "--epochs", "500",
+        "--embedding", "8", "--precision", "fp32", "--threads", "1",
+    ]  # fmt: skip
+    code, told = interrupted_after(2, *options)
+    assert code == 130, told
+    assert "Traceback" not in told
+    assert not (tmp_path / "m").exists()
+    code, told = interrupted_after(6, *options, "--resume")
+    assert code == 130, told
+    assert "epoch 2/500" not in told
 
 
 def fails(result: tuple[int, str, str], *said: str, codes: tuple[int, ...] = (2,)) -> None:

@@ -132,7 +132,11 @@ def test_a_killed_run_ends_as_an_undisturbed_one(counts: dict[str, Any], tmp_pat
         train(killed)
     with pytest.raises(BadSettings, match=r"--lr was 0\.001, got 0\.01; give another --out to start anew"):
         train(killed.model_copy(update={"lr": 0.01}), resume=True)
+    took_s = saved(killed)["took_s"]
     resumed = train(killed, resume=True)
+    assert (
+        json.loads((killed.out / "config.json").read_text())["training"]["took_s"] > took_s + 0.5 * resumed.took_s > took_s > 0
+    )
     assert_same(weights_of(whole), weights_of(killed))
     for part in ("state_dict", "current_model_state"):
         assert_same(saved(whole)[part], saved(killed)[part])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any, cast, final
 
@@ -39,6 +40,7 @@ class BinModule(lightning.LightningModule):
         self.config = config
         self.lr = config.lr  # a field of its own: the learning-rate finder changes it
         self.history: list[Figures] = []
+        self.began = time.perf_counter()  # of a resumed run: as if it had not been interrupted
         self._examples = examples
         self._stages = halves_of(net, config)
         self._forward: Callable[[Tensor], Said] = net.forward_planes
@@ -228,6 +230,7 @@ class BinModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history
+        checkpoint["took_s"] = time.perf_counter() - self.began
         checkpoint["config"] = self.config.to_json()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

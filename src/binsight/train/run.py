@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import re
+import signal
 import tempfile
 import time
 import zipfile
@@ -106,7 +107,7 @@ def train(
     """
     started = time.perf_counter()
     _check_place(config, resume)
-    done = _epochs_of_earlier(config) if resume else 0
+    done, earlier_s = _earlier(config) if resume else (0, 0.0)
     if getattr(rank_zero_only, "rank", 0):  # one of the processes that Lightning started
         say = _silent
     if config.threads:
@@ -123,6 +124,7 @@ def train(
     _say_start(prepared, net, config, say)
     with quiet():
         module, trainer, watch = BinModule(net, examples, config), *_trainer(config, say, callbacks)
+        module.began = started - earlier_s
     data = BinData(
         examples, batch_size=config.batch_size, positives=config.positives if config.embedding_weight else 0.0,
         seed=config.seed, workers=config.workers,
@@ -138,8 +140,6 @@ def train(
         elif config.embedding_loss != "whiten":
             raise BadSettings("nothing learns: a frozen backbone without heads; give it an --embedding or another --freeze")
         fit_s = time.perf_counter() - fitting
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     seen = (len(module.history) - done) * (len(examples.train) // config.batch_size) * config.batch_size
     if not trainer.is_global_zero:
         return TrainReport(config.out, "", {}, module.history, watch.warned, 0.0, time.perf_counter() - started)
@@ -147,7 +147,7 @@ def train(
     seen_last = prepared.examples if config.views else examples  # as photos are answered: whole, and in float32
     _settle_norms(net, seen_last)
     heads, figures = _finished(net, prepared, seen_last, config)
-    training = _provenance(config, prepared, figures, module.history, time.perf_counter() - started)
+    training = _provenance(config, prepared, figures, module.history, time.perf_counter() - module.began)
     opened = write_model(
         config.out, net, base, heads, training=training, licence=config.licence,
         card=model_card(config, base, heads, training), half=True,
@@ -205,12 +205,15 @@ def _check_place(config: TrainConfig, resume: bool) -> None:
         raise BadSettings(f"--licence-file: no such file: {config.licence_file}")
 
 
-def _epochs_of_earlier(config: TrainConfig) -> int:
-    """How many epochs the run to resume has behind it. Raises BadSettings when it is of other settings, or damaged."""
+def _earlier(config: TrainConfig) -> tuple[int, float]:
+    """How many epochs the run to resume has behind it, and how many seconds they took.
+
+    Raises BadSettings when it is of other settings, or damaged.
+    """
     file = config.run_dir / LAST
     try:
         saved = torch.load(file, map_location="cpu", weights_only=False)  # a file that we wrote ourselves
-        theirs, history = saved["config"], saved["history"]
+        theirs, history, took_s = saved["config"], saved["history"], float(saved["took_s"])
     except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise BadSettings(f"{file} is no checkpoint of this version, or damaged ({error}); give another --out") from error
     ours = config.to_json()
@@ -220,7 +223,7 @@ def _epochs_of_earlier(config: TrainConfig) -> int:
             f"--resume goes on with the settings of {config.run_dir}: --{name.replace('_', '-')} was {theirs.get(name)!r}, "
             f"got {ours[name]!r}; give another --out to start anew"
         )
-    return len(history)
+    return len(history), took_s
 
 
 @contextmanager
@@ -377,8 +380,14 @@ def _profiler(config: TrainConfig) -> Profiler | None:
 
 
 def _fit(trainer: lightning.Trainer, module: BinModule, data: BinData, start_at: str | None) -> None:
+    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=start_at, weights_only=False)
+    except SystemExit as error:  # how Lightning ends on Ctrl-C, which it has signals ignored for
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, on_interrupt)
+        raise KeyboardInterrupt from error
     except ProcessRaisedException as error:  # of a spawned process: its error as text
         raised = re.findall(r"^(?:binsight\.errors\.)?(\w+): (.+)", str(error), re.MULTILINE)
         name, message = raised[-1] if raised else ("", "")

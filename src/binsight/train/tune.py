@@ -296,11 +296,9 @@ def _run(job: TuneJob, shared: Shared, trial: optuna.Trial, say: Say) -> None:
         _fail(shared, trial, str(error), started, told)
     except UpdateFinishedTrialError:
         told("was taken for dead by another process, which runs it again")
-    except BaseException as error:
+    except BaseException:
         with suppress(Exception):  # what stopped the trial is what is told
             tune_study.give_back(shared, trial)
-        if isinstance(error, SystemExit):  # how Lightning ends on Ctrl-C
-            raise KeyboardInterrupt from error
         raise
     else:
         with _unless_lost(told):
