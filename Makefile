@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check torture bench clean
+.PHONY: demo test check torture bench abid clean
 
 demo: $(READY)
 	$(BIN)/binsight demo --out demo-out
@@ -23,6 +23,18 @@ torture: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench
+
+# All 535,234 bins from the bucket to a judged model: wants a GPU, 150 GB of disk and about a day. Interrupted, it goes on.
+ABID ?= abid
+ABID_SOURCE ?= s3://aft-vbi-pds
+ABID_BINS ?= 1:535234
+ABID_TRAIN ?= --backbone resnet50 --embedding 256 --epochs 30 --batch-size 512 --lr 2e-3 --workers 8 --compile
+abid: $(READY)
+	$(BIN)/binsight data fetch --source $(ABID_SOURCE) --range $(ABID_BINS) --out $(ABID)/bins || test $$? = 1
+	$(BIN)/binsight data split $(ABID)/bins --out $(ABID)/split.csv --fractions 90/5/5 || test $$? = 1
+	test -d $(ABID)/model || $(BIN)/binsight train --data $(ABID)/bins --split $(ABID)/split.csv --out $(ABID)/model \
+	  $(ABID_TRAIN) $$(test ! -f $(ABID)/model.run/last.ckpt || echo --resume)
+	$(BIN)/binsight evaluate count --model $(ABID)/model --data $(ABID)/bins --split $(ABID)/split.csv --out $(ABID)/report
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
