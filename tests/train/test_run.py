@@ -308,8 +308,16 @@ def test_a_profile_is_written_beside_the_checkpoints(counts: dict[str, Any], tmp
 # ---- many processes
 
 
-def test_two_processes_learn_what_one_does(counts: dict[str, Any], tmp_path: Path) -> None:
-    alone = settings(counts, tmp_path / "alone", positives=1.0, **ALIKE)
+@pytest.mark.parametrize("head", ["softmax", "corn"])
+def test_two_processes_learn_what_one_does(counts: dict[str, Any], tmp_path: Path, head: str) -> None:
+    """Also where they do not have as much to learn: of some pictures no count is known, and large ones say more to CORN."""
+    manifest = Path(counts["data"]).with_name("some.csv")
+    header, *rows = Path(counts["data"]).read_text(encoding="utf-8").splitlines()
+    named = [row.split(",") for row in rows]
+    some = [f"{path},{'' if place % 5 == 0 else count},{products}" for place, (path, count, products) in enumerate(named)]
+    manifest.write_text("\n".join([header, *some]) + "\n", encoding="utf-8")
+    source = counts | {"data": str(manifest)}
+    alone = settings(source, tmp_path / "alone", positives=1.0, count_head=head, **ALIKE)
     shared = alone.model_copy(update={"out": tmp_path / "shared", "devices": 2})
     one, two = train(alone), train(shared)
     assert len(two.history) == 2

@@ -131,7 +131,7 @@ class BinModule(lightning.LightningModule):
         if "count" in said:
             losses["count"] = config.count_weight, _mixed(self._count_loss, said["count"], batch["count"], share, order)
         if "label" in said:
-            losses["label"] = config.label_weight, _mixed(_label_loss, said["label"], batch["label"], share, order)
+            losses["label"] = config.label_weight, _mixed(self._label_loss, said["label"], batch["label"], share, order)
         if self._embedding_loss is not None and share == 1.0:
             embeddings, rows = self._of_all(said["embedding"]), self._of_all(batch["row"])
             positive = torch.from_numpy(self._examples.relation.among(rows.cpu().numpy())).to(embeddings.device)
@@ -140,12 +140,26 @@ class BinModule(lightning.LightningModule):
 
     def _count_loss(self, logits: Tensor, counts: Tensor) -> Tensor:
         known = counts != UNKNOWN
-        if not bool(known.any()):
-            return logits.sum() * 0.0
         truth = counts[known].clamp(max=self.config.max_count + 1)
-        if self.config.count_head == "corn":
-            return corn_loss(logits[known], truth)
-        return softmax_loss(logits[known], truth, self._targets)
+        if self.config.count_head == "corn":  # a picture with y items concerns the thresholds up to y
+            terms = (truth + 1).clamp(max=logits.shape[1]).sum()
+            return self._mean_of_all(corn_loss(logits[known], truth) if len(truth) else logits.sum() * 0.0, terms)
+        found = softmax_loss(logits[known], truth, self._targets) if len(truth) else logits.sum() * 0.0
+        return self._mean_of_all(found, known.sum())
+
+    def _label_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        known = labels != UNKNOWN
+        if not bool(known.any()):
+            return self._mean_of_all(logits.sum() * 0.0, known.sum())
+        found = functional.cross_entropy(logits[known].float(), labels[known], label_smoothing=0.1)
+        return self._mean_of_all(found, known.sum())
+
+    def _mean_of_all(self, mean: Tensor, terms: Tensor) -> Tensor:
+        """A mean over so many terms, weighed so that the mean over processes is that over the terms of all of them."""
+        if self.trainer.world_size == 1:
+            return mean
+        total = cast(Tensor, self.all_gather(terms.float())).sum().clamp(min=1)
+        return mean * (terms * self.trainer.world_size / total)
 
     def _of_all(self, values: Tensor) -> Tensor:
         """The rows of all processes, each process's after the other's, with gradients."""
@@ -311,13 +325,6 @@ def _mixed(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, truth: Tens
     if share == 1.0:
         return loss(logits, truth)
     return share * loss(logits, truth) + (1 - share) * loss(logits, truth[order])
-
-
-def _label_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    known = labels != UNKNOWN
-    if not bool(known.any()):
-        return logits.sum() * 0.0
-    return functional.cross_entropy(logits[known].float(), labels[known], label_smoothing=0.1)
 
 
 def _seed(*parts: int) -> int:
