@@ -23,7 +23,7 @@ from binsight.errors import BadSettings, TrainingDiverged
 from binsight.network import load as load_network
 from binsight.preprocess import Preprocess
 from binsight.train.config import TrainConfig
-from binsight.train.run import LAST, find_lr, train
+from binsight.train.run import BEST, LAST, find_lr, train
 from tests.model_folders import make_model_folder
 from tests.train.drawn import classed, counted, settings
 
@@ -376,13 +376,24 @@ def test_the_epoch_kept_is_the_best_of_the_named_head(
     assert report.figures["score"] == pytest.approx(max(one["score"] for one in report.history), abs=0.05)
 
 
-def test_batch_norms_that_learnt_are_measured_on_training_pictures_as_they_are(counts: dict[str, Any], tmp_path: Path) -> None:
-    """And those that are frozen keep what they had."""
-    config = settings(counts, tmp_path / "m", backbone="resnet10t", freeze="stages:1", epochs=1, augment=2.0, mixup=1.0)
+@pytest.mark.parametrize("changed", [{"freeze": "stages:1", "precision": "bf16"}, {"precision": "fp32"}])
+def test_batch_norms_keep_what_they_learnt_where_the_first_layers_computed_in_float32(
+    counts: dict[str, Any], tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    config = settings(counts, tmp_path / "m", backbone="resnet10t", epochs=1, **changed)
+    train(config)
+    kept = torch.load(config.run_dir / BEST, weights_only=False)["state_dict"]
+    norms = {name: value for name, value in weights_of(config).items() if name.endswith(("running_mean", "running_var"))}
+    assert norms
+    assert_same(norms, {name: kept[f"net.{name}"] for name in norms})
+
+
+def test_batch_norms_that_learnt_in_bfloat16_are_measured_on_training_pictures_as_they_are(
+    counts: dict[str, Any], tmp_path: Path
+) -> None:
+    config = settings(counts, tmp_path / "m", backbone="resnet10t", precision="bf16", epochs=1, augment=2.0, mixup=1.0)
     train(config)
     net = load_network(open_folder(config.out))
-    from_start = weights_of(config)["backbone.bn1.running_mean"]
-    torch.testing.assert_close(from_start, torch.zeros_like(from_start))
     pictures = sorted(Path(counts["data"]).parent.glob("*.png"))[:16]  # the training part, one batch
     pixels = torch.from_numpy(np.stack([net_pixels(path, config.size) for path in pictures]))
     seen: list[torch.Tensor] = []

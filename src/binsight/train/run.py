@@ -145,7 +145,8 @@ def train(
         return TrainReport(config.out, "", {}, module.history, watch.warned, 0.0, time.perf_counter() - started)
     _load_best(net, config.run_dir)
     seen_last = prepared.examples if config.views else examples  # as photos are answered: whole, and in float32
-    _settle_norms(net, seen_last)
+    if halves_of(net, config) is None and _precision(config) != "32-true":
+        _settle_norms(net, seen_last)
     heads, figures = _finished(net, prepared, seen_last, config)
     training = _provenance(config, prepared, figures, module.history, time.perf_counter() - module.began)
     opened = write_model(
@@ -460,8 +461,8 @@ def _load_best(net: BinNet, run_dir: Path) -> None:
 def _settle_norms(net: BinNet, examples: Examples) -> None:
     """Measure the statistics of batch norms that learnt anew, in float32, on training pictures as they are.
 
-    Those of training are of augmented and mixed pictures, in bfloat16, whose error is not random in networks of depthwise
-    convolutions: without this MobileNetV2 counts 2 to 6 points worse in float32 than it did in training (LOG.md, 2026-11-21).
+    For networks whose first layers learnt in bfloat16, whose error there is not random: without this MobileNetV2 counts 2 to 6
+    points worse in float32 than it did in training. Where those layers computed in float32 it loses (LOG.md, 2026-11-21).
     Source: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576, section 3 ("precise BN").
     """
     norms = [
