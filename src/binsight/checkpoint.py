@@ -180,7 +180,7 @@ def open_folder(folder: Path) -> Checkpoint:
     if heads is not None:
         _check_weights(folder / WEIGHTS, heads, has_pyramid=config.has_pyramid)
     actual = fingerprint(config, folder / WEIGHTS)
-    identity = actual if heads is None else _identity(config, actual, folder / WEIGHTS)
+    identity = actual if heads is None else _identity(config, heads, actual, folder / WEIGHTS)
     for key, value in (("fingerprint", actual), ("identity", identity)):
         if parsed.get(key) not in (None, value):
             raise UnknownModel(
@@ -220,9 +220,10 @@ def fingerprint(config: NetworkConfig, safetensors: Path) -> str:
     return digest.hexdigest()
 
 
-def _identity(config: NetworkConfig, fingerprint: str, safetensors: Path) -> str:
-    """sha256 over the fingerprint, as text, and the weights that it leaves out."""
-    digest = hashlib.sha256(fingerprint.encode())
+def _identity(config: NetworkConfig, heads: Heads, fingerprint: str, safetensors: Path) -> str:
+    """sha256 over the fingerprint and the canonical JSON of what the heads are, as text, and the weights that it leaves out."""
+    described = json.dumps(heads.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    digest = hashlib.sha256(fingerprint.encode() + described.encode())
     left_out = tuple(f"{name}." for name in config.dropped)
     for weight in weights.list_weights(safetensors):
         if weight.name.startswith(left_out):

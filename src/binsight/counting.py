@@ -116,8 +116,8 @@ class Calibration:
             raise BadSettings(f"want a count head of kind {' or '.join(map(repr, KINDS))}, got {self.kind!r}")
         if type(self.max_count) is not int or not 1 <= self.max_count <= 1000:
             raise BadSettings(f"want max_count from 1 to 1000, got {self.max_count!r}")
-        if not _is_number(self.temperature) or not 0 < self.temperature < math.inf:
-            raise BadSettings(f"want a temperature above 0, got {self.temperature!r}")
+        if not _is_number(self.temperature) or not _COLDEST**2 <= self.temperature <= _HOTTEST**2:
+            raise BadSettings(f"want a temperature from {_COLDEST**2:g} to {_HOTTEST**2:g}, got {self.temperature!r}")
         if not _is_number(self.coverage) or not 0 < self.coverage < 1:
             raise BadSettings(f"want a coverage between 0 and 1, got {self.coverage!r}")
         if not _is_number(self.threshold) or not 0 <= self.threshold <= 1:

@@ -102,10 +102,11 @@ def evaluate_counts(job: Job, *, up_to: int = UP_TO) -> Judged:
     return _with(job, judged, figures)
 
 
-def calibrate_counts(job: Job, calibration: Calibration) -> Calibration:
+def calibrate_counts(job: Job, calibration: Calibration) -> tuple[Calibration, tuple[Refusal, ...]]:
     """The model's calibration fixed anew, temperature and intervals, on the split's pictures with a known count.
 
-    calibration: the one that the model has now, whose kind, max_count and coverage stay. Raises as `evaluate_counts`.
+    Beside it the pictures that were left out. calibration: the one that the model has now, whose kind, max_count and coverage
+    stay. Raises as `evaluate_counts`.
     """
     judged = _judged(job, job.split_name, needs="count", lacks=lambda one: "" if one.count is not None else "no known count")
     truth = [one.count for one in judged.pictures if one.count is not None]
@@ -113,7 +114,7 @@ def calibrate_counts(job: Job, calibration: Calibration) -> Calibration:
         calibration.logits(judged.encoded.counts or []), truth, kind=calibration.kind, max_count=calibration.max_count,
         coverage=calibration.coverage,
     )  # fmt: skip
-    return replace(cold, temperature=cold.temperature * calibration.temperature)
+    return replace(cold, temperature=cold.temperature * calibration.temperature), judged.refused
 
 
 def evaluate_labels(job: Job) -> Judged:
@@ -203,9 +204,9 @@ def _with(job: Job, judged: Judged, figures: Figures) -> Judged:
 
 
 def _leak(job: Job) -> Figures | None:
-    """What of val and test was met in training; None where the split names pictures that the data do not hold."""
+    """What of val and test was met in training; None where there is neither, or the data lack pictures that the split names."""
     known = {one.uri for one in job.labelled.pictures}
-    if any(row.path not in known for row in job.split.rows):
+    if any(row.path not in known for row in job.split.rows) or not job.split.sizes.keys() & {VALIDATION, "test"}:
         return None
     found = leak(job.split, job.labelled)
     return {name: getattr(found, name) for name in ("group_share", "product_share", "sister_share")}

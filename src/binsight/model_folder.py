@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -60,7 +62,7 @@ def write_model(
     }
     texts = {CARD: card} if licence_text is None else {CARD: card, LICENCE: licence_text}
     folder = folder.expanduser().absolute()
-    _check_place(folder)
+    check_place(folder)
     try:
         checkpoint.replace(folder, lambda made: _write(made, net, described, texts, half=half))
     except OSError as error:
@@ -97,8 +99,10 @@ def write_joined(
     )
 
 
-def recalibrate(opened: Checkpoint, calibration: Calibration, *, note: Mapping[str, Any]) -> Checkpoint:
-    """The same model in the same folder with another calibration of its counts.
+def recalibrate(
+    opened: Checkpoint, calibration: Calibration, *, note: Mapping[str, Any], folder: Path | None = None
+) -> Checkpoint:
+    """The same model with another calibration of its counts, in another folder or, by default, in its own.
 
     note: on what it was fixed, any JSON object; kept as `calibration` in `training`. Raises BadSettings for a model without a
     count head like that, and as `write_model`.
@@ -110,7 +114,7 @@ def recalibrate(opened: Checkpoint, calibration: Calibration, *, note: Mapping[s
     texts = {name: (opened.folder / name) for name in (CARD, LICENCE)}
     training = _training_of(opened)
     return write_model(
-        opened.folder, load(opened), opened.config, replace(opened.heads, count=calibration),
+        folder or opened.folder, load(opened), opened.config, replace(opened.heads, count=calibration),
         training={**training, "calibration": dict(note)}, licence=opened.licence,
         card=texts[CARD].read_text(encoding="utf-8") if texts[CARD].is_file() else "",
         licence_text=texts[LICENCE].read_text(encoding="utf-8") if texts[LICENCE].is_file() else None,
@@ -123,7 +127,10 @@ def _training_of(model: Checkpoint) -> Any:  # JSON
 
 def _write(made: Path, net: BinNet, described: Mapping[str, Any], texts: Mapping[str, str], *, half: bool) -> None:
     state = {name: _stored(value.detach().cpu(), half=half) for name, value in net.state_dict().items()}
-    save_file(state, made / WEIGHTS)
+    try:
+        save_file(state, made / WEIGHTS)
+    except SafetensorError as error:  # how it tells of a full disk
+        raise OSError(errno.EIO, str(error)) from error
     for name, text in texts.items():
         (made / name).write_text(text, encoding="utf-8")
     (made / CONFIG).write_text(_json(described), encoding="utf-8")
@@ -148,7 +155,16 @@ def _json(described: Mapping[str, Any]) -> str:
         raise BadSettings(f"want 'training' to be a JSON object without NaN: {error}") from error
 
 
-def _check_place(folder: Path) -> None:
+def licence_text(file: Path | None) -> str | None:
+    """What is to be written beside the model, if anything. Raises BadSettings when it cannot be read as text."""
+    try:
+        return None if file is None else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise BadSettings(f"--licence-file: cannot read {file}: {why}") from error
+
+
+def check_place(folder: Path) -> None:
     """What is there may be replaced only when it is nothing, or a model of ours."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return

@@ -23,7 +23,8 @@ from binsight.errors import BadSettings, TrainingDiverged
 from binsight.network import load as load_network
 from binsight.preprocess import Preprocess
 from binsight.train.config import TrainConfig
-from binsight.train.run import BEST, LAST, find_lr, train
+from binsight.train.place import BEST, LAST
+from binsight.train.run import find_lr, train
 from tests.model_folders import make_model_folder
 from tests.train.drawn import classed, counted, settings
 

@@ -24,7 +24,8 @@ from binsight.network import BinNet
 from binsight.preprocess import Preprocess
 from binsight.train.config import TrainConfig
 from binsight.train.module import BinModule
-from binsight.train.run import BEST, LAST, train
+from binsight.train.place import BEST, LAST
+from binsight.train.run import train
 from binsight.train.stages import FrozenStages, cut
 from tests.model_folders import MEAN, STD, make_model_folder
 from tests.train.drawn import counted, settings

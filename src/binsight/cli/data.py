@@ -229,8 +229,9 @@ def _only(labelled: LabelledSet, counts: str | None) -> LabelledSet:
     if counts is None:
         return labelled
     low, _, high = counts.partition(":")
-    if not (low.isdecimal() and (high or low).isdecimal() and int(low) <= int(high or low)):
-        raise BadSettings(f"want --counts LOW:HIGH such as 1:5, got {counts!r}")
+    are_numbers = all(one.isascii() and one.isdecimal() and len(one) < 10 for one in (low, high or low))
+    if not are_numbers or int(low) > int(high or low):
+        raise BadSettings(f"want --counts LOW:HIGH such as 1:5, got {counts[:40]!r}")
     chosen = labelled.only(int(low), int(high or low))
     if not chosen.pictures:
         raise BadSettings(f"no picture of {labelled.root} has a count in {counts}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,7 @@ from binsight.cli.output import print_json, progress_on_stderr, say
 
 if TYPE_CHECKING:
     from binsight.checkpoint import Checkpoint
+    from binsight.data.source import Refusal
 
 
 def join(
@@ -42,41 +44,55 @@ def join(
     """
     from binsight.encoder import open_model
     from binsight.errors import BadSettings
-    from binsight.model_folder import write_joined
+    from binsight.model_folder import check_place, licence_text, write_joined
 
-    if licence_file is not None and not licence_file.is_file():
-        raise BadSettings(f"--licence-file: no such file: {licence_file}")
     if bool(data) != (split is not None):
         raise BadSettings("want --data and --split together: pictures, and which of them no model was trained on")
+    text = licence_text(licence_file)
+    fixed_on = _Pictures(data, split) if split is not None else None
     with ExitStack() as stack:
         first, *others = (stack.enter_context(open_model(name)) for name in (vectors, *counts))
-        text = licence_file.read_text(encoding="utf-8") if licence_file is not None else None
         named = licence or next((one.licence for one in (*others, first) if one.licence), "")
-        made = write_joined(out, first, *others, licence=named, licence_text=text)
-    if split is not None:
-        made = _calibrated(made, data, split)
-    elif len(counts) > 1:
+        refused: tuple[Refusal, ...] = ()
+        if fixed_on is None:
+            made = write_joined(out, first, *others, licence=named, licence_text=text)
+        else:
+            check_place(out)
+            apart = Path(stack.enter_context(TemporaryDirectory(prefix="binsight-"))) / (out.name or "model")
+            made, refused = fixed_on.calibrate(write_joined(apart, first, *others, licence=named, licence_text=text), out)
+    if fixed_on is None and len(counts) > 1:
         say("intervals are as wide as the widest model's; --data and --split fix them anew")
+    for refusal in refused:
+        say(f"refused: {refusal.path}: {refusal.error}")
     if as_json:
         print_json({"model": str(made.folder), "fingerprint": made.fingerprint, "vectors": vectors, "counts": counts})
     else:
         counting = ", ".join(counts)
         say(f"{made.folder}: the vectors of {vectors} (fingerprint {made.fingerprint[:12]}…), the counts of {counting}")
-    return 0
+    return 1 if refused else 0
 
 
-def _calibrated(made: Checkpoint, data: str, split: Path) -> Checkpoint:
-    from binsight.data.labelled import open_labelled
-    from binsight.data.splits import read_split
-    from binsight.encoder import load_encoder
-    from binsight.errors import BadSettings
-    from binsight.evaluation import VALIDATION, Job, calibrate_counts
-    from binsight.model_folder import recalibrate
+class _Pictures:
+    """Labelled pictures that counts are calibrated on."""
 
-    if made.heads is None or made.heads.count is None:
-        raise BadSettings(f"{made.folder} has no count head to calibrate; leave --data and --split out")
-    labelled = open_labelled(data)
-    with progress_on_stderr("counting") as progress:
-        job = Job(load_encoder(str(made.folder)), labelled, read_split(split), VALIDATION, progress=progress)
-        calibration = calibrate_counts(job, made.heads.count)
-    return recalibrate(made, calibration, note={"data": data, "split": str(split), "part": VALIDATION})
+    def __init__(self, data: str, split: Path) -> None:
+        from binsight.data.labelled import open_labelled
+        from binsight.data.splits import read_split
+        from binsight.evaluation import VALIDATION
+
+        self.labelled, self.split = open_labelled(data), read_split(split)
+        self.split.of(VALIDATION)  # there are some
+        self.note = {"data": data, "split": str(split), "part": VALIDATION}
+
+    def calibrate(self, joined: Checkpoint, out: Path) -> tuple[Checkpoint, tuple[Refusal, ...]]:
+        from binsight.encoder import load_encoder
+        from binsight.errors import BadSettings
+        from binsight.evaluation import Job, calibrate_counts
+        from binsight.model_folder import recalibrate
+
+        if joined.heads is None or joined.heads.count is None:
+            raise BadSettings("the joined models have no count head to calibrate; leave --data and --split out")
+        with progress_on_stderr("counting") as progress:
+            job = Job(load_encoder(str(joined.folder)), self.labelled, self.split, self.note["part"], progress=progress)
+            calibration, refused = calibrate_counts(job, joined.heads.count)
+        return recalibrate(joined, calibration, note=self.note, folder=out), refused

@@ -15,7 +15,7 @@ import typer
 
 from binsight import __version__
 from binsight.cli import count, data, demo, evaluate, export, index, join, search, store, train, tune
-from binsight.errors import BinsightError, CannotBeDone
+from binsight.errors import BinsightError, CannotBeDone, WrongUse
 
 OUR_BUG = 70
 INTERRUPTED = 130
@@ -66,15 +66,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(args=list(arguments) if arguments is not None else None, prog_name="binsight", standalone_mode=False)
         sys.stdout.flush()
+        if code == INTERRUPTED:  # how typer ends on Ctrl-C
+            return _say("interrupted", INTERRUPTED)
         return code if isinstance(code, int) else 0
     except BinsightError as error:
         return _say(str(error), error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as error:
+        if isinstance(error.__cause__, EOFError):  # typer takes it for Ctrl-D at a prompt, of which there is none
+            return _other(error.__cause__)
         return _say("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         _drop_output()
         return 0
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return _say(f"want a shorter name than {str(error.filename)[:60]}…", WrongUse.exit_code)
         if error.errno not in UNWRITABLE:
             return _other(error)
         _drop_output()

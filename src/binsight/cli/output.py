@@ -23,7 +23,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]+")
 
 def print_json(document: Any) -> None:  # any JSON
     """One JSON document on stdout, and nothing else. Names that are not UTF-8 come as `paths.shown` shows them."""
-    text = json.dumps(document, ensure_ascii=False, indent=2, default=str)
+    text = json.dumps(document, ensure_ascii=False, indent=2, default=str, allow_nan=False)
     sys.stdout.write(_SURROGATES.sub(lambda found: json.dumps(shown(found[0]))[1:-1], text) + "\n")
 
 

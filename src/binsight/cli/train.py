@@ -154,4 +154,4 @@ def train(
             f"{report.model}: {told}; {len(report.history)} epochs, {report.images_per_s:.1f} images/s, "
             f"{report.took_s / 60:.1f} minutes"
         )
-    return 0
+    return 1 if report.refused else 0

@@ -15,6 +15,7 @@ from binsight.errors import BadImage, BadSource
 
 IMAGES, METADATA = "bin-images", "metadata"
 BUCKET = "s3://aft-vbi-pds"
+MOST_OF_A_BIN = 1_000_000  # a larger count is no count
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,6 @@ def parse_metadata(data: bytes) -> BinRecord:
 
 def _quantity(record: dict[str, Any], name: str, of: str = "") -> int:
     value = record.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"want {name}{of} to be a whole number of at least 0, got {json.dumps(value)[:40]}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_OF_A_BIN:
+        raise ValueError(f"want {name}{of} to be a whole number from 0 to {MOST_OF_A_BIN:,}, got {json.dumps(value)[:40]}")
     return value

@@ -116,7 +116,7 @@ def stems_of_list(file: Path) -> dict[str, int | None]:
             raise BadSource(
                 f'want lists of stems in {file}, such as {{"1": ["00014"]}}, got {json.dumps(names)[:60]} under {key!r}'
             )
-        count = int(key) if key.isascii() and key.isdigit() else None
+        count = int(key) if key.isascii() and key.isdigit() and len(key) < 10 else None
         for stem in checked_stems(names):
             if stem in stems and stems[stem] != count:
                 raise BadSource(f"{file} names {stem} under two counts, {stems[stem]} and {count}")

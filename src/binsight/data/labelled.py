@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from binsight.data.abid import IMAGES, list_bins
+from binsight.data.abid import IMAGES, MOST_OF_A_BIN, list_bins
 from binsight.data.files import S3, Files, open_files
 from binsight.data.manifest import SUFFIXES, list_manifest
 from binsight.data.source import Picture, Refusal
@@ -115,8 +115,8 @@ def _labelled(picture: Picture) -> LabelledPicture:
     count, label, group = fields.get("count"), _text(fields, "label"), _text(fields, "group")
     if count == "":
         count = None
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
-        raise ValueError(f"want a count that is a whole number of at least 0, got {count!r}")
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MOST_OF_A_BIN):
+        raise ValueError(f"want a count that is a whole number from 0 to {MOST_OF_A_BIN:,}, got {str(count)[:40]}")
     if count is None and label is None:
         raise ValueError("the row has neither count nor label")
     return LabelledPicture(picture.uri, count, label, _products(fields.get("products")), group)

@@ -37,6 +37,7 @@ __all__ = [
 By: TypeAlias = Literal["group", "random"]
 TRAIN, VAL, TEST = "train", "val", "test"
 NAMES = (TRAIN, VAL, TEST)
+_DIGITS = 7  # of a count
 POOLED_FROM = 10  # counts from here on are spread as one
 COLUMNS = ("path", "split", "group")
 
@@ -231,8 +232,8 @@ def _row(place: str, fields: Mapping[str, str]) -> SplitRow:
         raise BadSource(f"{place}: want a split of train, val or test, got {fields['split']!r}")
     if not fields["path"] or not fields["group"]:
         raise BadSource(f"{place}: want a path and a group, got {fields['path']!r} and {fields['group']!r}")
-    if count and not (count.isascii() and count.isdigit()):
-        raise BadSource(f"{place}: want a count that is a whole number of at least 0, got {count!r}")
+    if count and not (count.isascii() and count.isdigit() and len(count) <= _DIGITS):
+        raise BadSource(f"{place}: want a count that is a whole number of at least 0, got {count[:40]!r}")
     return SplitRow(
         fields["path"], fields["split"], fields["group"], int(count) if count else None, fields.get("label") or None
     )

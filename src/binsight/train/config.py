@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from binsight.errors import BadSettings
 
@@ -83,6 +83,13 @@ class TrainConfig(BaseModel):
     profile: Literal["", "simple", "advanced", "pytorch"] = Field("", description="Lightning profiler")
     licence: str = Field("", max_length=200, description="of the trained weights, for the model's card")
     licence_file: Path | None = Field(None, description="text that is written beside the model as LICENSE")
+
+    @field_validator("licence")
+    @classmethod
+    def _one_line(cls, licence: str) -> str:
+        if not licence.isprintable():
+            raise ValueError("want one line")
+        return licence
 
     @classmethod
     def checked(cls, values: Mapping[str, Any]) -> Self:

@@ -32,6 +32,7 @@ from binsight.train.stages import FrozenStages
 
 Say = Callable[[str], None]
 _BATCH = _TOGETHER = 64
+_SHOWN = 20  # refused pictures that are told one by one
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,16 +55,22 @@ def prepare(config: TrainConfig, preprocess: Preprocess, *, cache: Path, say: Sa
     """
     labelled = open_labelled(config.data)
     split = read_split(config.split, allow_leak=True)
-    if split.by == "random":
-        found = leak(split, labelled)
+    by_uri = {picture.uri: picture for picture in labelled.pictures}
+    rows = tuple(row for row in split.rows if row.path in by_uri)
+    if split.by == "random" and any(row.split != TRAIN for row in rows):
+        found = leak(replace(split, rows=rows), labelled)
         say(
             f"warning: the split parts product groups: {found.group_share:.0%} of the validation and test pictures have one of "
             "their group in training, so figures on them are too good; use `binsight data split --by group`"
         )
-    by_uri = {picture.uri: picture for picture in labelled.pictures}
-    rows = [row for row in split.rows if row.path in by_uri]
-    if missing := len(split.rows) - len(rows):
-        say(f"warning: {missing} of {len(split.rows)} pictures of {config.split} are not in {config.data}")
+    known = {refusal.path: refusal for refusal in labelled.refused}
+    missing = [
+        known.get(row.path, Refusal(row.path, "the split names it, but the data do not hold it"))
+        for row in split.rows
+        if row.path not in by_uri
+    ]
+    if missing:
+        say(f"warning: {len(missing)} of {len(split.rows)} pictures of {config.split} are not in {config.data}")
     names = {row.path: row.split for row in rows}
     if not {TRAIN, VAL} <= set(names.values()):
         raise BadSource(
@@ -72,8 +79,11 @@ def prepare(config: TrainConfig, preprocess: Preprocess, *, cache: Path, say: Sa
         )
     used = [row.path for row in rows if row.split in (TRAIN, VAL)]
     pixels = open_pixels(labelled, used, preprocess, root=cache, progress=None)
-    for refusal in pixels.refused:
+    refused = (*missing, *pixels.refused)
+    for refusal in refused[:_SHOWN]:
         say(f"refused: {refusal.path}: {refusal.error}")
+    if len(refused) > _SHOWN:
+        say(f"refused: {len(refused) - _SHOWN} more")
     pictures = [by_uri[uri] for uri in pixels.uris]
     of_split = np.array([names[uri] for uri in pixels.uris])
     classes = _classes(pictures, of_split == TRAIN, config)
@@ -88,7 +98,7 @@ def prepare(config: TrainConfig, preprocess: Preprocess, *, cache: Path, say: Sa
         train=np.flatnonzero(of_split == TRAIN),
         val=np.flatnonzero(of_split == VAL),
     )
-    return Prepared(examples, classes, labelled, split, pixels.refused, pixels.key)
+    return Prepared(examples, classes, labelled, split, refused, pixels.key)
 
 
 def with_features(
@@ -103,10 +113,9 @@ def with_features(
     key = hashlib.sha256(f"{prepared.key} {fingerprint} {preprocess.to_json()} {net.features_dim}".encode()).hexdigest()
     file = cache / "features" / f"{key[:32]}-{device.type}.npy"
     wanted = (len(examples.counts), 2, net.features_dim)
-    if file.is_file():
-        kept: NDArray[Any] = np.load(file, allow_pickle=False)
-        if kept.shape == wanted:
-            return replace(examples, inputs=kept)
+    kept = _kept(file, wanted, np.float32)
+    if kept is not None:
+        return replace(examples, inputs=kept)
     features = np.empty(wanted, np.float32)
     run = _runner(net, preprocess, key, cache, device)
     for at in range(0, len(features), _BATCH):
@@ -133,7 +142,8 @@ def with_views(
     device = net.mean.device
     planes = net.planes(torch.from_numpy(examples.inputs[:1].copy()).to(device))
     shape = (len(examples.counts), 1 + config.views, *stages.maps(planes).shape[1:])
-    if not file.is_file():
+    maps = _kept(file, shape, np.float16)
+    if maps is None:
         gigabytes = 2 * math.prod(shape) / 1e9
         say(
             f"{config.views} augmented views of each picture pass the frozen stages once; {gigabytes:.1f} GB are kept in {file}"
@@ -142,8 +152,17 @@ def with_views(
             np.lib.format.write_array_header_1_0(out, {"descr": "<f2", "fortran_order": False, "shape": shape})
             for at in range(0, shape[0], _TOGETHER):
                 out.write(_views(examples.inputs[at : at + _TOGETHER], net, stages, config, at).tobytes())
-    maps: NDArray[np.float16] = np.load(file, mmap_mode="r", allow_pickle=False)
+        maps = np.load(file, mmap_mode="r", allow_pickle=False)
     return replace(examples, inputs=maps)
+
+
+def _kept(file: Path, shape: tuple[int, ...], dtype: type[np.floating[Any]]) -> NDArray[Any] | None:
+    """What an earlier run has kept, mapped; None where there is nothing, or it is damaged and has to be made again."""
+    try:
+        found: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return found if found.shape == shape and found.dtype == dtype else None
 
 
 def _views(pixels: NDArray[np.uint8], net: BinNet, stages: FrozenStages, config: TrainConfig, at: int) -> NDArray[np.float16]:
@@ -173,6 +192,8 @@ def _kept_as(file: Path) -> Iterator[IO[bytes]]:
         file.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as out:
             yield out
+            out.flush()
+            os.fsync(out.fileno())
         beside.replace(file)
     except OSError as error:
         raise CannotBeDone(f"cannot keep features in {file}: {error}; free some space or set BINSIGHT_CACHE") from error

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
 import re
 import signal
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,16 +24,18 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from binsight import checkpoint, errors
 from binsight.checkpoint import Checkpoint, Heads, NetworkConfig
 from binsight.counting import Calibration, CountKind, fit_calibration, logit_columns
+from binsight.data.source import Refusal
 from binsight.encoder import open_model
 from binsight.errors import BadSettings, CannotBeDone, MissingExtra, UnknownModel
 from binsight.evaluate import Figures
 from binsight.mixed_precision import has_bf16
-from binsight.model_folder import write_model
+from binsight.model_folder import licence_text, write_model
 from binsight.network import BinNet, build, random_config, set_frozen
 from binsight.preprocess import Preprocess
 from binsight.train.card import model_card
 from binsight.train.config import TrainConfig
 from binsight.train.examples import Prepared, prepare, with_features, with_views
+from binsight.train.place import BEST, LAST, Earlier, disk_error, held
 from binsight.train.whiten import fit_head
 
 try:
@@ -54,18 +54,16 @@ from binsight.train.quiet import quiet
 from binsight.train.watch import Watch, averaging
 
 Say = Callable[[str], None]
-LAST, BEST = "last.ckpt", "best.ckpt"
-# What a resumed run may change, as it changes no weight but by the order of sums.
-_MAY_CHANGE = frozenset({
-    "out", "device", "devices", "nodes", "workers", "threads", "compile", "profile", "coverage", "licence", "licence_file",
-})  # fmt: skip
 _VIT = "binsight_vit_"
 _SETTLING, _SETTLED = 2048, 64  # training pictures that batch norms are measured on, and how many at a time
 
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What came of a run: the model's folder and fingerprint, the best epoch's figures and all epochs' history."""
+    """What came of a run: the model's folder and fingerprint, the best epoch's figures and all epochs' history.
+
+    refused: pictures of the split that were not used, and why.
+    """
 
     model: Path
     fingerprint: str
@@ -74,6 +72,7 @@ class TrainReport:
     warnings: list[str]
     images_per_s: float
     took_s: float
+    refused: tuple[Refusal, ...]
 
     def to_json(self) -> dict[str, Any]:  # JSON values
         return {
@@ -84,6 +83,7 @@ class TrainReport:
             "warnings": self.warnings,
             "images_per_s": round(self.images_per_s, 2),
             "took_s": round(self.took_s, 2),
+            "refused": [{"path": one.path, "error": one.error} for one in self.refused],
         }
 
 
@@ -105,11 +105,23 @@ def train(
     Lightning's, for example a study's pruning.
     Raises BadSettings, BadSource, UnknownModel; TrainingDiverged when the loss is no number; CannotBeDone (disk full, no GPU).
     """
+    if getattr(rank_zero_only, "rank", 0):  # one of the processes that Lightning started; the first one holds the place
+        return _train(config, Earlier(), resume, _silent, callbacks)
+    text = licence_text(config.licence_file)
+    with held(config, resume=resume) as earlier:
+        return _train(config, earlier, resume, say, callbacks, text)
+
+
+def _train(
+    config: TrainConfig,
+    earlier: Earlier,
+    resume: bool,
+    say: Say,
+    callbacks: tuple[Callback, ...],
+    text: str | None = None,
+) -> TrainReport:
+    """As `train`, in a place that is held. text: of the licence."""
     started = time.perf_counter()
-    _check_place(config, resume)
-    done, earlier_s = _earlier(config) if resume else (0, 0.0)
-    if getattr(rank_zero_only, "rank", 0):  # one of the processes that Lightning started
-        say = _silent
     if config.threads:
         torch.set_num_threads(config.threads)
     lightning.seed_everything(config.seed, verbose=False)
@@ -123,8 +135,8 @@ def train(
         _whiten(net, prepared, examples, config)
     _say_start(prepared, net, config, say)
     with quiet():
-        module, trainer, watch = BinModule(net, examples, config), *_trainer(config, say, callbacks)
-        module.began = started - earlier_s
+        module, trainer, watch = BinModule(net, examples, config), *_trainer(config, say, callbacks, earlier)
+        module.began = started - earlier.took_s
     data = BinData(
         examples, batch_size=config.batch_size, positives=config.positives if config.embedding_weight else 0.0,
         seed=config.seed, workers=config.workers,
@@ -140,9 +152,9 @@ def train(
         elif config.embedding_loss != "whiten":
             raise BadSettings("nothing learns: a frozen backbone without heads; give it an --embedding or another --freeze")
         fit_s = time.perf_counter() - fitting
-    seen = (len(module.history) - done) * (len(examples.train) // config.batch_size) * config.batch_size
+    seen = (len(module.history) - earlier.epochs) * (len(examples.train) // config.batch_size) * config.batch_size
     if not trainer.is_global_zero:
-        return TrainReport(config.out, "", {}, module.history, watch.warned, 0.0, time.perf_counter() - started)
+        return TrainReport(config.out, "", {}, module.history, watch.warned, 0.0, time.perf_counter() - started, ())
     _load_best(net, config.run_dir)
     seen_last = prepared.examples if config.views else examples  # as photos are answered: whole, and in float32
     if halves_of(net, config) is None and _precision(config) != "32-true":
@@ -152,11 +164,11 @@ def train(
     opened = write_model(
         config.out, net, base, heads, training=training, licence=config.licence,
         card=model_card(config, base, heads, training), half=True,
-        licence_text=config.licence_file.read_text(encoding="utf-8") if config.licence_file else None,
+        licence_text=text,
     )  # fmt: skip
     return TrainReport(
         config.out, opened.fingerprint, figures, module.history, watch.warned, seen / fit_s if fit_s else 0.0,
-        time.perf_counter() - started,
+        time.perf_counter() - started, prepared.refused,
     )  # fmt: skip
 
 
@@ -170,7 +182,10 @@ def find_lr(config: TrainConfig, *, say: Say = _silent) -> float:
     with _start_of(config) as (start, base):
         base = _base(base, config)
         prepared = prepare(config, base.preprocess, cache=checkpoint.cache_root(), say=say)
-        net = _built(base, _sizes(prepared, config), start, config)
+        sizes = _sizes(prepared, config)
+        net = _built(base, sizes, start, config)
+        if config.embedding_loss == "whiten" and not sizes.keys() - {"embedding"}:
+            raise BadSettings("nothing learns by steps: a whitened embedding is a closed form, and needs no learning rate")
         examples = _inputs(prepared, net, base.preprocess, config, start, say)
     module = BinModule(net, examples, config, is_search=True)
     data = BinData(examples, batch_size=config.batch_size, positives=0.0, seed=config.seed)
@@ -181,7 +196,8 @@ def find_lr(config: TrainConfig, *, say: Say = _silent) -> float:
             logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
             default_root_dir=kept, use_distributed_sampler=False, gradient_clip_val=config.clip or None,
         )  # fmt: skip
-        found = Tuner(trainer).lr_find(module, datamodule=data, min_lr=1e-6, max_lr=1.0, num_training=steps)
+        with _interrupts(trainer):
+            found = Tuner(trainer).lr_find(module, datamodule=data, min_lr=1e-6, max_lr=1.0, num_training=steps)
     suggested = found.suggestion() if found is not None else None
     if suggested is None:
         raise CannotBeDone("the learning-rate finder saw no falling loss; give --lr")
@@ -189,42 +205,6 @@ def find_lr(config: TrainConfig, *, say: Say = _silent) -> float:
 
 
 # ---- before
-
-
-def _check_place(config: TrainConfig, resume: bool) -> None:
-    if resume and not (config.run_dir / LAST).exists():
-        raise BadSettings(f"nothing to resume: {config.run_dir} holds no {LAST}; start without --resume")
-    if not resume and (config.run_dir / LAST).exists():
-        raise BadSettings(f"{config.run_dir} holds an earlier run; go on with --resume, or give another --out")
-    if (
-        config.out.exists()
-        and not (config.out / checkpoint.CONFIG).is_file()
-        and (not config.out.is_dir() or any(config.out.iterdir()))
-    ):
-        raise BadSettings(f"{config.out} is there and is no model folder; give another --out")
-    if config.licence_file is not None and not config.licence_file.is_file():
-        raise BadSettings(f"--licence-file: no such file: {config.licence_file}")
-
-
-def _earlier(config: TrainConfig) -> tuple[int, float]:
-    """How many epochs the run to resume has behind it, and how many seconds they took.
-
-    Raises BadSettings when it is of other settings, or damaged.
-    """
-    file = config.run_dir / LAST
-    try:
-        saved = torch.load(file, map_location="cpu", weights_only=False)  # a file that we wrote ourselves
-        theirs, history, took_s = saved["config"], saved["history"], float(saved["took_s"])
-    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise BadSettings(f"{file} is no checkpoint of this version, or damaged ({error}); give another --out") from error
-    ours = config.to_json()
-    if changed := [name for name in ours if name not in _MAY_CHANGE and ours[name] != theirs.get(name)]:
-        name = changed[0]
-        raise BadSettings(
-            f"--resume goes on with the settings of {config.run_dir}: --{name.replace('_', '-')} was {theirs.get(name)!r}, "
-            f"got {ours[name]!r}; give another --out to start anew"
-        )
-    return len(history), took_s
 
 
 @contextmanager
@@ -338,7 +318,9 @@ def _say_start(prepared: Prepared, net: BinNet, config: TrainConfig, say: Say) -
 # ---- Lightning
 
 
-def _trainer(config: TrainConfig, say: Say, callbacks: tuple[Callback, ...]) -> tuple[lightning.Trainer, Watch]:
+def _trainer(
+    config: TrainConfig, say: Say, callbacks: tuple[Callback, ...], earlier: Earlier
+) -> tuple[lightning.Trainer, Watch]:
     watch = Watch(say)
     best = ModelCheckpoint(
         dirpath=config.run_dir, filename=BEST.removesuffix(".ckpt"), mode="max", save_top_k=1,
@@ -356,7 +338,7 @@ def _trainer(config: TrainConfig, say: Say, callbacks: tuple[Callback, ...]) -> 
         every.append(EarlyStopping("score", mode="max", patience=config.patience))
     trainer = lightning.Trainer(
         **_hardware(config),
-        max_epochs=config.epochs,
+        max_epochs=earlier.epochs if earlier.is_over else config.epochs,
         gradient_clip_val=config.clip or None,
         callbacks=[*every, best, last],
         logger=TensorBoardLogger(config.run_dir.parent, name=config.run_dir.name, version="tensorboard"),
@@ -381,14 +363,9 @@ def _profiler(config: TrainConfig) -> Profiler | None:
 
 
 def _fit(trainer: lightning.Trainer, module: BinModule, data: BinData, start_at: str | None) -> None:
-    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=start_at, weights_only=False)
-    except SystemExit as error:  # how Lightning ends on Ctrl-C, which it has signals ignored for
-        if not trainer.interrupted:
-            raise
-        signal.signal(signal.SIGINT, on_interrupt)
-        raise KeyboardInterrupt from error
+        with _interrupts(trainer):
+            trainer.fit(module, datamodule=data, ckpt_path=start_at, weights_only=False)
     except ProcessRaisedException as error:  # of a spawned process: its error as text
         raised = re.findall(r"^(?:binsight\.errors\.)?(\w+): (.+)", str(error), re.MULTILINE)
         name, message = raised[-1] if raised else ("", "")
@@ -396,6 +373,19 @@ def _fit(trainer: lightning.Trainer, module: BinModule, data: BinData, start_at:
         if kind is None:
             raise
         raise kind(message) from error
+
+
+@contextmanager
+def _interrupts(trainer: lightning.Trainer) -> Iterator[None]:
+    """Ctrl-C is KeyboardInterrupt: Lightning ends the process by SystemExit, and has signals ignored from then on."""
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, on_interrupt)
+        raise KeyboardInterrupt from error
 
 
 def _take_back(module: BinModule, watch: Watch, last: Path) -> None:
@@ -439,12 +429,9 @@ def _precision(config: TrainConfig) -> str:
 @contextmanager
 def _disk_errors(folder: Path) -> Iterator[None]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise CannotBeDone(
-            f"cannot write to {folder}: {error.strerror or error}; what was saved before is kept: make room, then --resume"
-        ) from error
+        raise disk_error(folder, error) from error
 
 
 # ---- after
