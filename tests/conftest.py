@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+import resource
+import shutil
+import subprocess
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -61,3 +64,20 @@ def weights_folder() -> Path:
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder for exported models that lasts for the test run."""
     return tmp_path_factory.mktemp("binsight-cache")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder that takes no file above 64 KiB: a small disk of its own, or where none may be mounted, a limit."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    options = ["-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if mount and umount and not subprocess.run([mount, *options], check=False, capture_output=True).returncode:
+        yield disk
+        subprocess.run([umount, "-l", str(disk)], check=True)
+        return
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, before[1]))
+    yield disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)

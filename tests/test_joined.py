@@ -224,3 +224,58 @@ def test_a_calibration_of_another_head_is_refused(models: tuple[Path, Path, Path
         recalibrate(open_folder(models[2]), CORN, note={})
     with pytest.raises(BadSettings, match="no count head to calibrate"):
         recalibrate(open_folder(models[0]), CORN, note={})
+
+
+@pytest.mark.parametrize("wrong", ["data", "split", "part"])
+def test_a_model_that_is_there_stays_when_the_pictures_to_calibrate_on_cannot_be_had(
+    models: tuple[Path, Path, Path], tmp_path: Path, wrong: str
+) -> None:
+    source = counted(tmp_path / "data")
+    if wrong == "part":
+        table = source["split"].read_text().replace(",val,", ",test,")
+        source["split"].write_text(table)
+    data = str(tmp_path / "nowhere") if wrong == "data" else source["data"]
+    split = str(tmp_path / "none.csv") if wrong == "split" else str(source["split"])
+    first = ["join", "--vectors", str(models[0]), "--counts", str(models[1])]
+    assert run([*first, "--out", str(tmp_path / "m")]) == 0
+    before = {file.name: file.read_bytes() for file in (tmp_path / "m").iterdir()}
+    for out in ("m", "new"):
+        assert run([*first, "--counts", str(models[1]), "--out", str(tmp_path / out), "--data", data, "--split", split]) == 2
+    assert {file.name: file.read_bytes() for file in (tmp_path / "m").iterdir()} == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_pictures_that_cannot_be_calibrated_on_are_named(
+    models: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = counted(tmp_path / "data")
+    (tmp_path / "data" / "20.png").write_bytes(b"no picture")
+    first = ["join", "--vectors", str(models[0]), "--counts", str(models[1]), "--out", str(tmp_path / "m")]
+    assert run([*first, "--data", source["data"], "--split", str(source["split"])]) == 1
+    assert "refused: 20.png: " in capsys.readouterr().err
+    assert open_folder(tmp_path / "m").heads is not None
+
+
+@pytest.mark.parametrize(("place", "value", "message"), [
+    (("label", "classes"), ["disk", "board"], "is damaged: config.json says identity"),
+    (("count", "threshold"), 0.5, "is damaged: config.json says identity"),
+    (("count", "temperature"), 1e-320, "want a temperature from 0.0001 to 10000"),
+    (("count", "kind"), "corn", "want count.weight"),
+])  # fmt: skip
+def test_edited_heads_are_noticed(
+    models: tuple[Path, Path, Path], tmp_path: Path, place: tuple[str, str], value: object, message: str
+) -> None:
+    """They say what the answers mean: other classes or another temperature would be wrong answers without a word."""
+    for file in models[1].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["heads"][place[0]][place[1]] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnknownModel, match=message):
+        open_folder(tmp_path)
+
+
+def test_a_full_disk_under_a_model_is_told_and_leaves_nothing(models: tuple[Path, Path, Path], small_disk: Path) -> None:
+    command = ["join", "--vectors", str(models[0]), "--counts", str(models[1]), "--out", str(small_disk / "m")]
+    assert run(command) == 3
+    assert list(small_disk.iterdir()) == []

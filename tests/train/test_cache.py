@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import resource
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -96,23 +92,6 @@ def test_a_damaged_cache_is_made_again(pictures: LabelledSet, tmp_path: Path) ->
     wanted = np.array(first.pixels)
     file.write_bytes(file.read_bytes()[:-10])
     np.testing.assert_array_equal(opened(pictures, tmp_path / "cache").pixels, wanted)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder that takes no file above 64 KiB: a small disk of its own, or where none may be mounted, a limit."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount, umount = shutil.which("mount"), shutil.which("umount")
-    options = ["-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    if mount and umount and not subprocess.run([mount, *options], check=False, capture_output=True).returncode:
-        yield disk
-        subprocess.run([umount, "-l", str(disk)], check=True)
-        return
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, before[1]))
-    yield disk
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_is_said_and_leaves_nothing_behind(pictures: LabelledSet, small_disk: Path) -> None:
