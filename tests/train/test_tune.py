@@ -95,6 +95,9 @@ def test_a_study_is_repeated_by_its_seed_and_gone_on_with_where_it_ended(root: P
             assert height > 150
     file = tmp_path / "a/out/best.json"
     assert tune.config_from_study(str(file), None, {}) == report["best"]["config"]
+    (tmp_path / "best.json").write_text('{"config": []}', encoding="utf-8")
+    with pytest.raises(BadSettings, match="want 'config' to be an object, got list"):
+        tune.config_from_study(str(tmp_path / "best.json"), None, {})
     TrainConfig.checked(quick(root) | report["best"]["config"])
 
 

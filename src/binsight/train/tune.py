@@ -167,7 +167,10 @@ def best_config(shared: Shared) -> dict[str, Any]:
 
 def _best_file(file: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8"))["config"])
+        found = json.loads(file.read_text(encoding="utf-8"))["config"]
+        if not isinstance(found, dict):
+            raise TypeError(f"want 'config' to be an object, got {type(found).__name__}")
+        return found
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadSettings(f"{file} is no {BEST} of `binsight tune`: {error!r}") from error
 
