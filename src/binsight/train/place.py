@@ -60,7 +60,7 @@ def held(config: TrainConfig, *, resume: bool) -> Iterator[Earlier]:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         _check(config, resume)
-        yield _earlier(config) if resume else Earlier()
+        yield earlier(config) if resume else Earlier()
     finally:
         if {one.name for one in folder.iterdir()} <= {_LOCK}:  # nothing came of it
             (folder / _LOCK).unlink(missing_ok=True)
@@ -89,7 +89,8 @@ def _check(config: TrainConfig, resume: bool) -> None:
     check_place(config.out)
 
 
-def _earlier(config: TrainConfig) -> Earlier:
+def earlier(config: TrainConfig) -> Earlier:
+    """What lies behind the run that is to go on. Raises BadSettings when it is of other settings, or damaged."""
     file = config.run_dir / LAST
     try:
         saved = torch.load(file, map_location="cpu", weights_only=False)  # a file that we wrote ourselves

@@ -35,7 +35,7 @@ from binsight.preprocess import Preprocess
 from binsight.train.card import model_card
 from binsight.train.config import TrainConfig
 from binsight.train.examples import Prepared, prepare, with_features, with_views
-from binsight.train.place import BEST, LAST, Earlier, disk_error, held
+from binsight.train.place import BEST, LAST, Earlier, disk_error, earlier, held
 from binsight.train.whiten import fit_head
 
 try:
@@ -106,15 +106,15 @@ def train(
     Raises BadSettings, BadSource, UnknownModel; TrainingDiverged when the loss is no number; CannotBeDone (disk full, no GPU).
     """
     if getattr(rank_zero_only, "rank", 0):  # one of the processes that Lightning started; the first one holds the place
-        return _train(config, Earlier(), resume, _silent, callbacks)
+        return _train(config, earlier(config) if resume else Earlier(), resume, _silent, callbacks)
     text = licence_text(config.licence_file)
-    with held(config, resume=resume) as earlier:
-        return _train(config, earlier, resume, say, callbacks, text)
+    with held(config, resume=resume) as before:
+        return _train(config, before, resume, say, callbacks, text)
 
 
 def _train(
     config: TrainConfig,
-    earlier: Earlier,
+    before: Earlier,
     resume: bool,
     say: Say,
     callbacks: tuple[Callback, ...],
@@ -135,8 +135,8 @@ def _train(
         _whiten(net, prepared, examples, config)
     _say_start(prepared, net, config, say)
     with quiet():
-        module, trainer, watch = BinModule(net, examples, config), *_trainer(config, say, callbacks, earlier)
-        module.began = started - earlier.took_s
+        module, trainer, watch = BinModule(net, examples, config), *_trainer(config, say, callbacks, before)
+        module.began = started - before.took_s
     data = BinData(
         examples, batch_size=config.batch_size, positives=config.positives if config.embedding_weight else 0.0,
         seed=config.seed, workers=config.workers,
@@ -152,7 +152,7 @@ def _train(
         elif config.embedding_loss != "whiten":
             raise BadSettings("nothing learns: a frozen backbone without heads; give it an --embedding or another --freeze")
         fit_s = time.perf_counter() - fitting
-    seen = (len(module.history) - earlier.epochs) * (len(examples.train) // config.batch_size) * config.batch_size
+    seen = (len(module.history) - before.epochs) * (len(examples.train) // config.batch_size) * config.batch_size
     if not trainer.is_global_zero:
         return TrainReport(config.out, "", {}, module.history, watch.warned, 0.0, time.perf_counter() - started, ())
     _load_best(net, config.run_dir)
@@ -319,7 +319,7 @@ def _say_start(prepared: Prepared, net: BinNet, config: TrainConfig, say: Say) -
 
 
 def _trainer(
-    config: TrainConfig, say: Say, callbacks: tuple[Callback, ...], earlier: Earlier
+    config: TrainConfig, say: Say, callbacks: tuple[Callback, ...], before: Earlier
 ) -> tuple[lightning.Trainer, Watch]:
     watch = Watch(say)
     best = ModelCheckpoint(
@@ -338,7 +338,7 @@ def _trainer(
         every.append(EarlyStopping("score", mode="max", patience=config.patience))
     trainer = lightning.Trainer(
         **_hardware(config),
-        max_epochs=earlier.epochs if earlier.is_over else config.epochs,
+        max_epochs=before.epochs if before.is_over else config.epochs,
         gradient_clip_val=config.clip or None,
         callbacks=[*every, best, last],
         logger=TensorBoardLogger(config.run_dir.parent, name=config.run_dir.name, version="tensorboard"),
