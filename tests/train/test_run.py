@@ -158,7 +158,7 @@ def test_without_an_earlier_run_there_is_nothing_to_resume(counts: dict[str, Any
 def test_a_folder_that_is_no_model_is_not_overwritten(counts: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "a.txt").write_text("dear", encoding="utf-8")
-    with pytest.raises(BadSettings, match="letters is there and is no model folder; give another --out"):
+    with pytest.raises(BadSettings, match="letters is there and is no binsight model; give a new folder"):
         train(settings(counts, tmp_path / "letters"))
 
 
