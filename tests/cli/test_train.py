@@ -183,7 +183,7 @@ def test_a_class_set_for_a_count_head_alone(shell: Shell, tmp_path: Path) -> Non
         (("--profile", "deep"), "--profile: Input should be "),
         (("--precision", "fp16"), "want --precision bf16 or fp32 on a CPU"),
         (("--resume",), "nothing to resume"),
-        (("--licence-file", "/nowhere/LICENCE"), "--licence-file: no such file: /nowhere/LICENCE"),
+        (("--licence-file", "/nowhere/LICENCE"), "--licence-file: cannot read /nowhere/LICENCE: No such file"),
         (("--freeze", "backbone"), "--freeze backbone wants a backbone with weights"),
     ],
 )

@@ -75,7 +75,7 @@ def test_rows_of_a_manifest_that_say_nothing_or_nonsense_are_refused(tmp_path: P
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = open_labelled(str(tmp_path / "m.jsonl"))
     assert found.pictures == (LabelledPicture("a.jpg", 2, None, ("B1",)),)
-    whole = "want a count that is a whole number of at least 0, got "
+    whole = "want a count that is a whole number from 0 to 1,000,000, got "
     gone = str(tmp_path.resolve() / "gone.jpg")
     assert refusals(found.refused) == {
         "b.jpg": "the row has neither count nor label",

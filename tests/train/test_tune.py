@@ -228,7 +228,7 @@ def test_a_wrong_call_ends_the_search_at_its_first_trial(root: Path, tmp_path: P
 
 def test_an_interrupted_trial_is_given_back(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(config: TrainConfig, **options: Any) -> Any:
-        raise SystemExit(1)  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(tune, "train", interrupted)
     job = job_of(root, tmp_path)

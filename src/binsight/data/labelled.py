@@ -116,7 +116,7 @@ def _labelled(picture: Picture) -> LabelledPicture:
     if count == "":
         count = None
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MOST_OF_A_BIN):
-        raise ValueError(f"want a count that is a whole number from 0 to {MOST_OF_A_BIN:,}, got {str(count)[:40]}")
+        raise ValueError(f"want a count that is a whole number from 0 to {MOST_OF_A_BIN:,}, got {repr(count)[:40]}")
     if count is None and label is None:
         raise ValueError("the row has neither count nor label")
     return LabelledPicture(picture.uri, count, label, _products(fields.get("products")), group)
