@@ -32,7 +32,9 @@ def model_card(config: TrainConfig, base: NetworkConfig, heads: Heads, training:
         "Every setting is in `config.json` under `training`.",
         "",
         "## Figures on its validation pictures",
-        "The best epoch was chosen, and temperature and intervals were fixed, on the same pictures: others do a little worse.",
+        "Temperature and intervals were fixed on the same pictures, and nothing else: the last epoch was kept."
+        if config.keep_best == "last"
+        else "The best epoch was chosen, and temperature and intervals were fixed, on the same pictures: others do a little worse.",
         "",
         "| figure | value |",
         "| --- | --- |",
