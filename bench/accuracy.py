@@ -2,8 +2,8 @@
 
 By default the shipped model, on the product-group split that it was trained with (90/5/5, seed 1): counts of bins with 0–5
 items beside the best constant answer, bins that share a product, and PC parts by leave-one-out, which it has never seen at
-all. The validation part chose nothing of the shipped model: it fixed temperature and intervals only. So counts and bins are
-judged on both parts together; intervals, and "is product X in this bin?" (its threshold is fixed on validation), on test.
+all. Of the shipped model the validation part chose two of three counters, and fixed temperature and intervals. So counts and
+bins are judged on both parts together; intervals, and "is product X in this bin?" (its threshold is fixed there), on test.
 """
 
 from __future__ import annotations

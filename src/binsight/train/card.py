@@ -34,7 +34,8 @@ def model_card(config: TrainConfig, base: NetworkConfig, heads: Heads, training:
         "## Figures on its validation pictures",
         "Temperature and intervals were fixed on the same pictures, and nothing else: the last epoch was kept."
         if config.keep_best == "last"
-        else "The best epoch was chosen, and temperature and intervals were fixed, on the same pictures: others do a little worse.",
+        else "The best epoch was chosen, and temperature and intervals were fixed, on the same pictures: "
+        "others do a little worse.",
         "",
         "| figure | value |",
         "| --- | --- |",
