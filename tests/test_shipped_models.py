@@ -47,12 +47,12 @@ def test_it_counts_better_than_any_constant_answer_and_still_knows_parts(folder:
     """On the test part of its own split, and on half of the PC parts, of which it has seen none."""
     encoder = load_encoder(str(folder))
     bins = open_labelled(str(data_folder / "abid"))
-    split = make_split(bins, fractions=(80, 10, 10), seed=0)
-    trained = json.loads((folder / "config.json").read_text())["training"]["counts"]
-    assert trained["split"]["sizes"] == split.sizes
+    split = make_split(bins, fractions=(90, 5, 5), seed=1)
+    training = json.loads((folder / "config.json").read_text())["training"]
+    assert [one["split"]["sizes"] for one in (training["vectors"], *training["counts"])] == [split.sizes] * 3
     found = evaluate_counts(Job(encoder, bins, split)).report
     assert found["accuracy"] > found["constant"]["accuracy"] + 0.08
-    assert found["rmse_mean"] < found["constant"]["rmse_mean"] - 0.2
+    assert found["rmse_mean"] < found["constant"]["rmse_mean"] - 0.3
     assert found["all"]["coverage"] >= 0.85
     assert not found["collapse"]["collapsed"]
     parts = open_labelled(str(data_folder / "pc_parts"))
