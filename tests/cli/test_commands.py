@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from binsight.cli import run
+from binsight.cli.output import print_json
 from tests.fakes import paint
 
 MODEL = "binsight:colour-layout"
@@ -340,3 +342,8 @@ def test_names_that_are_no_utf_8_are_json_all_the_same(shell: Shell, parts: Path
     (parts / "m.jsonl").write_text('{"path": "red/0.png"}')
     document = shell("index", parts, "--store", store, "--metadata", parts / "m.jsonl", "--json").document
     assert str(parts / "\\udcff.png") in [one["path"] for one in document["refused"]]
+
+
+def test_numbers_that_are_none_are_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"a": [math.nan, (math.inf, 1.5)], "b": {"c": -math.inf}})
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"a": [None, [None, 1.5]], "b": {"c": None}}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,9 +23,20 @@ _SURROGATES = re.compile("[\ud800-\udfff]+")
 
 
 def print_json(document: Any) -> None:  # any JSON
-    """One JSON document on stdout, and nothing else. Names that are not UTF-8 come as `paths.shown` shows them."""
-    text = json.dumps(document, ensure_ascii=False, indent=2, default=str, allow_nan=False)
+    """One JSON document on stdout, and nothing else.
+
+    Names that are not UTF-8 come as `paths.shown` shows them; a number that is none (NaN, infinite), which JSON lacks, is null.
+    """
+    text = json.dumps(_finite(document), ensure_ascii=False, indent=2, default=str, allow_nan=False)
     sys.stdout.write(_SURROGATES.sub(lambda found: json.dumps(shown(found[0]))[1:-1], text) + "\n")
+
+
+def _finite(value: Any) -> Any:  # any JSON
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
