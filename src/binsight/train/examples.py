@@ -31,7 +31,7 @@ from binsight.train.losses import Relation
 from binsight.train.stages import FrozenStages
 
 Say = Callable[[str], None]
-_BATCH = _TOGETHER = 64
+_BATCH = 64
 _SHOWN = 20  # refused pictures that are told one by one
 
 
@@ -136,7 +136,7 @@ def with_views(
     Raises CannotBeDone when they cannot be kept.
     """
     examples = prepared.examples
-    chosen = [config.freeze, config.views, config.augment, config.seed, config.size, examples.names]
+    chosen = [config.freeze, config.views, config.augment, config.seed]
     key = hashlib.sha256(f"{prepared.key} {fingerprint} {json.dumps(chosen)}".encode()).hexdigest()
     file = cache / "features" / f"{key[:32]}-views.npy"
     device = net.mean.device
@@ -150,8 +150,8 @@ def with_views(
         )
         with _kept_as(file) as out:
             np.lib.format.write_array_header_1_0(out, {"descr": "<f2", "fortran_order": False, "shape": shape})
-            for at in range(0, shape[0], _TOGETHER):
-                out.write(_views(examples.inputs[at : at + _TOGETHER], net, stages, config, at).tobytes())
+            for at in range(0, shape[0], _BATCH):
+                out.write(_views(examples.inputs[at : at + _BATCH], net, stages, config, at).tobytes())
         maps = np.load(file, mmap_mode="r", allow_pickle=False)
     return replace(examples, inputs=maps)
 

@@ -149,10 +149,11 @@ class BinModule(lightning.LightningModule):
 
     def _label_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         known = labels != UNKNOWN
-        if not bool(known.any()):
-            return self._mean_of_all(logits.sum() * 0.0, known.sum())
-        found = functional.cross_entropy(logits[known].float(), labels[known], label_smoothing=0.1)
-        return self._mean_of_all(found, known.sum())
+        truth = labels[known]
+        smoothed = (
+            functional.cross_entropy(logits[known].float(), truth, label_smoothing=0.1) if len(truth) else logits.sum() * 0.0
+        )
+        return self._mean_of_all(smoothed, known.sum())
 
     def _mean_of_all(self, mean: Tensor, terms: Tensor) -> Tensor:
         """A mean over so many terms, weighed so that the mean over processes is that over the terms of all of them."""

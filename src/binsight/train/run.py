@@ -456,7 +456,7 @@ def _settle_norms(net: BinNet, examples: Examples) -> None:
         module for module in net.backbone.modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None and module.weight.requires_grad
     ]  # fmt: skip
-    if not norms or examples.inputs.dtype != np.uint8:
+    if not norms:
         return
     rows = np.random.default_rng(0).permutation(examples.train)[:_SETTLING]
     momenta = [norm.momentum for norm in norms]
