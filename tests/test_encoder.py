@@ -499,6 +499,37 @@ def test_a_second_start_imports_no_torch_and_gives_the_same(encoder: Encoder, fo
     assert cosines(np.array(told["vectors"], np.float32), encoder.encode_pixels(noise(3)).vectors).min() > 0.999999
 
 
+LET_GO = """
+import json, signal, sys, threading
+import numpy as np
+from binsight.encoder import load_encoder
+hits = []
+signal.signal(signal.SIGUSR1, lambda *_: hits.append(1))
+def working():
+    encoder = load_encoder(sys.argv[1], device="cpu")
+    encoder.encode_pixels(np.zeros((1, *encoder.preprocess.size, 3), np.uint8))
+    return encoder
+encoders = [working(), working()]
+if sys.argv[2] == "in another thread":
+    thread = threading.Thread(target=encoders.clear)
+    thread.start()
+    thread.join()
+else:
+    del encoders[0]
+    del encoders[0]
+signal.raise_signal(signal.SIGUSR1)
+print(json.dumps(hits))
+"""
+
+
+@pytest.mark.parametrize("where", ["in another thread", "the first one first"])
+def test_a_signal_does_no_harm_after_an_encoder_was_let_go(encoder: Encoder, folder: Path, where: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", LET_GO, f"local-dir:{folder}", where], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "[1]\n"), done.stderr  # was −11 on a CPU with AMX
+
+
 def test_changed_weights_are_another_model(cache: Path, encoder: Encoder, folder: Path, tmp_path: Path) -> None:
     changed = shutil.copytree(folder, tmp_path / "changed")
     times = (folder / "model.safetensors").stat()

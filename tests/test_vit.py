@@ -147,6 +147,8 @@ def test_openvino_computes_the_same() -> None:
     ov = openvino_export.load_openvino()
     with quiet_tracing():
         model = ov.convert_model(network, example_input=planes[:2], input=[-1, 3, 48, 64])
-    came = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({0: planes.numpy()})[0]
+    came = openvino_export.openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(
+        {0: planes.numpy()}
+    )[0]
     with torch.inference_mode():
         np.testing.assert_allclose(came, network(planes).numpy(), atol=1e-4)

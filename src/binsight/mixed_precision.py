@@ -35,7 +35,7 @@ def has_bf16() -> bool:
         return False
 
 
-def plan(ov: Any, model: Path, mixed: Path, *, size: tuple[int, int]) -> Plan:  # ov: the openvino module, untyped
+def plan(core: Any, model: Path, mixed: Path, *, size: tuple[int, int]) -> Plan:  # core: ov.Core, untyped
     """How an exported network is best run on this CPU; where the answer is "mixed", the file `mixed` is written.
 
     model: model.xml, with model.bin beside it; both are read by `mixed` too.
@@ -43,7 +43,6 @@ def plan(ov: Any, model: Path, mixed: Path, *, size: tuple[int, int]) -> Plan:  
     pixels = dead_leaves(_PICTURES, size)
 
     def run(xml: Path, precision: str) -> list[NDArray[np.float32]]:
-        core = ov.Core()
         network = core.read_model(xml, model.with_suffix(".bin"))
         network.reshape([_PICTURES, *size, 3])
         said = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": precision})({0: pixels})

@@ -40,6 +40,8 @@ MOST_OFF = 0.01  # logits of a float32 export from torch's, of the largest of th
 _BULK = 8  # pictures a request; of 1 … 64 the fastest for ResNet-50 and MobileNetV2 on two cores, see bench/model.py
 _SPOKEN: dict[Plan, str] = {"bf16": "bf16", "mixed": "bf16 and fp32", "fp32": "fp32"}
 _TELEMETRY = "openvino_telemetry"
+_core: list[Any] = []  # none, or the ov.Core
+_core_lock = threading.Lock()
 _log = logging.getLogger(__name__)
 
 
@@ -63,7 +65,7 @@ class Export:
 
     def read(self, plan: Plan) -> Any:  # ov.Model: openvino is untyped
         xml = MIXED if plan == "mixed" else MODEL
-        return load_openvino().Core().read_model(self.folder / xml, self.folder / DATA)
+        return openvino_core().read_model(self.folder / xml, self.folder / DATA)
 
 
 def load_openvino() -> Any:  # the module: openvino is untyped
@@ -79,6 +81,19 @@ def load_openvino() -> Any:  # the module: openvino is untyped
         return importlib.import_module("openvino")
     finally:
         del sys.modules[_TELEMETRY]
+
+
+def openvino_core() -> Any:  # ov.Core: openvino is untyped
+    """The one Core of this process, which is never let go.
+
+    On a CPU with AMX the first compilation moves the calling thread's signal stack into memory of the Core's CPU plugin, and
+    the end of the plugin unmaps it. With a second Core, or one that ends in another thread, the thread is left with a stack
+    that is not there, and the next signal, Ctrl-C or SIGTERM, ends the process with SIGSEGV.
+    """
+    with _core_lock:
+        if not _core:
+            _core.append(load_openvino().Core())
+        return _core[0]
 
 
 def entry_of(fingerprint: str, root: Path) -> Path:
@@ -231,7 +246,7 @@ class OpenVinoRuntime:
         return answers
 
     def _compile(self, hint: str, model: Any) -> Any:  # ov.Model → ov.CompiledModel
-        return load_openvino().Core().compile_model(model, "CPU", {"PERFORMANCE_HINT": hint, **self._hints})
+        return openvino_core().compile_model(model, "CPU", {"PERFORMANCE_HINT": hint, **self._hints})
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +267,7 @@ def _convert(network: BinNet, size: tuple[int, int]) -> _Converted:
             model = ov.convert_model(named, example_input=example_pixels(size, 2), input=[-1, *size, 3])
         for number, name in enumerate(named.names):
             model.output(number).tensor.set_names({name})
-        said = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({0: pixels.numpy()})
+        said = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({0: pixels.numpy()})
         came = {name: np.asarray(said[number]) for number, name in enumerate(named.names)}
     except Exception as error:  # whatever a converter raises at a network it does not know
         raise NotConverted(f"{type(error).__name__}: {error}") from error
@@ -268,7 +283,7 @@ def _save(converted: _Converted, folder: Path, *, size: tuple[int, int], fingerp
         ov.save_model(converted.model, folder / MODEL, compress_to_fp16=False)  # half width costs up to 0.0004 of cosine
     except RuntimeError as error:  # how it tells of a full disk
         raise OSError(errno.EIO, str(error).strip().rpartition("\n")[2]) from error
-    plan = mixed_precision.plan(ov, folder / MODEL, folder / MIXED, size=size) if has_bf16() else None
+    plan = mixed_precision.plan(openvino_core(), folder / MODEL, folder / MIXED, size=size) if has_bf16() else None
     manifest = {
         "version": VERSION,
         "fingerprint": fingerprint,

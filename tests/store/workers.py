@@ -127,15 +127,18 @@ def compare(store: VectorStore, world: World) -> Findings:
 
 
 def read_operations(path: Path) -> Iterator[tuple[Operation, str]]:
-    """Each operation of the children's file, with how it ended: "done", "failed", or "cut" by a kill."""
+    """Each operation of the children's file, with how it ended: "done", or "cut" by a kill.
+
+    A kill can cut a line, too: an operation whose line has no end was never begun, and half a "done" is no "done".
+    """
     begun: Operation | None = None
     for line in path.read_text().splitlines():
         if line.startswith("{"):
             if begun is not None:
                 yield begun, "cut"
-            begun = json.loads(line)
-        elif begun is not None:
-            yield begun, line
+            begun = json.loads(line) if line.endswith("}") else None
+        elif line and begun is not None:
+            yield begun, "done" if line == "done" else "cut"
             begun = None
     if begun is not None:
         yield begun, "cut"
@@ -170,7 +173,7 @@ def write(folder: str, acks: str, seed: int, names: int = 200, compact: float = 
     told = os.open(acks, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     with open_store(folder, create=INFO) as store:
         for operation in random_operations(seed, names=names, compact=compact):
-            os.write(told, json.dumps(operation).encode() + b"\n")
+            os.write(told, f"\n{json.dumps(operation)}\n".encode())  # a kill may have cut the line before
             do(store, operation)
             os.write(told, b"done\n")
 
@@ -182,7 +185,7 @@ def write_script(folder: str, acks: str, nth: int) -> None:
     Trouble(Path(folder), nth=nth, error=-1)
     store = open_store(folder, create=INFO)
     for operation in short_script():
-        os.write(told, json.dumps(operation).encode() + b"\n")
+        os.write(told, f"\n{json.dumps(operation)}\n".encode())  # a kill may have cut the line before
         if operation["op"] == "reopen":
             store.close()
             store = open_store(folder)
