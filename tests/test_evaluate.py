@@ -297,6 +297,27 @@ def test_recall_at_ten_is_that_of_a_plain_loop() -> None:
     assert retrieval_figures(rows, same_label(labels.tolist()))["recall@10"] == pytest.approx(np.mean(hits))
 
 
+def test_queries_that_are_the_first_rows_find_the_rest_too_as_a_plain_loop_says() -> None:
+    rows, labels = cloud(300, 30, seed=2)
+    found = retrieval_figures(rows, same_label(labels.tolist()), classes=[f"c{one}" for one in labels.tolist()], queries=40)
+    hits: list[bool] = []
+    scores: dict[bool, list[float]] = {True: [], False: []}
+    for query in range(40):
+        others = sorted(
+            (other for other in range(300) if other != query), key=lambda other: (-float(rows[query] @ rows[other]), other)
+        )
+        if any(labels[other] == labels[query] for other in others):
+            hits.append(labels[others[0]] == labels[query])
+        for other in range(query + 1, 300):
+            scores[bool(labels[other] == labels[query])].append(float(rows[query] @ rows[other]))
+    assert (found["gallery"], found["queries"]) == (300, len(hits))
+    assert found["recall@1"] == pytest.approx(np.mean(hits))
+    assert sum(of["queries"] for of in found["per_class"].values()) == len(hits)
+    for name, is_same in (("same", True), ("different", False)):
+        assert found["scores"][name]["n"] == len(scores[is_same])
+        assert found["scores"][name]["mean"] == pytest.approx(np.mean(scores[is_same]), abs=1e-5)
+
+
 def on_circle(*degrees: float) -> vectors.Vectors:
     angles = np.radians(degrees)
     return vectors.normalise(np.stack([np.cos(angles), np.sin(angles)], axis=1))

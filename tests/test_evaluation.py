@@ -194,6 +194,19 @@ def test_without_validation_no_threshold_is_taken_from_what_it_judges(tmp_path: 
     assert evaluate_retrieval(products(tmp_path, with_val=False)).report["pairs"] is None
 
 
+def test_a_gallery_adds_what_is_found_but_asks_nothing(tmp_path: Path) -> None:
+    job = products(tmp_path)
+    alone, judged = evaluate_retrieval(job), evaluate_retrieval(job, gallery=["val", "test", "val"])
+    report, fixing = judged.report, len(job.split.of("val"))
+    assert (report["n"], report["gallery"], report["gallery_parts"]) == (5, 5 + fixing, ["test", "val"])
+    assert report["pairs"] == alone.report["pairs"]
+    assert [one.uri for one in judged.pictures[5:]] == [row.path for row in job.split.of("val")]
+    assert sum(of["queries"] for of in report["per_class"].values()) == report["queries"] <= 5
+    assert "of 5 pictures among" in markdown(retrieval_tables(report))
+    with written(judged, job, tmp_path / "out", "retrieval")["retrieval.csv"].open(newline="") as lines:
+        assert [row["path"] for row in csv.DictReader(lines)] == [one.uri for one in judged.pictures[:5]]
+
+
 def test_parts_find_each_other_by_their_class(tmp_path: Path) -> None:
     """red/a and red/b look different: each finds another class first. green and yellow have no partner."""
     report = evaluate_retrieval(named(tmp_path)).report

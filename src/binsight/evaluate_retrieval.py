@@ -1,6 +1,7 @@
 """How good vectors are at finding: recall, mAP@R, score distributions, pairs. Pure functions, in blocks of queries.
 
-Every picture is a query against all others; it never finds itself. What is relevant to it is a `Relevance`.
+A query is compared with all other pictures; it never finds itself. Every picture is a query unless said: `queries` of n rows
+are the first so many, the rest are only found. What is relevant to a query is a `Relevance`.
 """
 
 from __future__ import annotations
@@ -76,38 +77,43 @@ class Retrieved:
         return {"queries": int(here.sum())} | recall | {"map@r": mean_of(self.precision[here])}
 
 
-def retrieve(rows: Vectors, relevant: Relevance) -> Retrieved:
-    """Rank all others for every picture. rows: (n, dim) unit rows. Of equal scores, the earlier picture comes first.
+def retrieve(rows: Vectors, relevant: Relevance, *, queries: int | None = None) -> Retrieved:
+    """Rank all others for every query. rows: (n, dim) unit rows. Of equal scores, the earlier picture comes first.
 
     mAP@R of a query with R relevant ones: 1/R · Σ over ranks i ≤ R that hold a relevant one of the precision at i.
     """
     counts, first = np.zeros((2, len(rows)), np.int64)
     precision = np.zeros(len(rows))
-    for queries, scores, is_relevant in _blocks(rows, relevant):
+    for asking, scores, is_relevant in _blocks(rows, relevant, queries):
         found = is_relevant.sum(axis=1)
-        counts[queries] = found
+        counts[asking] = found
         if not found.any():
             continue
         ranking = np.argsort(-scores, axis=1, kind="stable")  # (q, n); the query itself is last
         hits = np.take_along_axis(is_relevant, ranking, axis=1)
-        first[queries] = np.where(found > 0, hits.argmax(axis=1) + 1, 0)
+        first[asking] = np.where(found > 0, hits.argmax(axis=1) + 1, 0)
         top = hits[:, : found.max()]  # (q, R of the richest query)
         ranks = np.arange(1, top.shape[1] + 1)
         counted = top & (ranks <= found[:, None])
-        precision[queries] = (counted * (top.cumsum(axis=1) / ranks)).sum(axis=1) / np.maximum(found, 1)
+        precision[asking] = (counted * (top.cumsum(axis=1) / ranks)).sum(axis=1) / np.maximum(found, 1)
     return Retrieved(counts, first, precision)
 
 
 def retrieval_figures(
-    rows: Vectors, relevant: Relevance, *, classes: Sequence[str] | None = None, ks: Sequence[int] = KS
+    rows: Vectors,
+    relevant: Relevance,
+    *,
+    classes: Sequence[str] | None = None,
+    ks: Sequence[int] = KS,
+    queries: int | None = None,
 ) -> Figures:
     """What `evaluate retrieval` says of one kind of relevance: recall@k, mAP@R, score distributions, and by class if given."""
-    found = retrieve(rows, relevant)
+    found = retrieve(rows, relevant, queries=queries)
     figures: Figures = {"gallery": len(rows)} | found.figures(ks=ks) | {"chance@1": chance(found)}
     if classes is not None:
         names = np.asarray(classes)
-        figures["per_class"] = {str(name): found.figures(names == name, ks=ks) for name in np.unique(names)}
-    return figures | {"scores": score_distributions(rows, relevant)}
+        figures["per_class"] = {str(name): found.figures(names == name, ks=ks) for name in np.unique(names[:queries])}
+    return figures | {"scores": score_distributions(rows, relevant, queries=queries)}
 
 
 def chance(found: Retrieved) -> float | None:
@@ -116,16 +122,16 @@ def chance(found: Retrieved) -> float | None:
     return mean_of(found.relevant[here] / max(len(found.relevant) - 1, 1))
 
 
-def score_distributions(rows: Vectors, relevant: Relevance) -> Figures:
-    """Scores of all pairs of different pictures, those relevant to each other ("same") and the others ("different").
+def score_distributions(rows: Vectors, relevant: Relevance, *, queries: int | None = None) -> Figures:
+    """Scores of all pairs of a query and another picture, those relevant to each other ("same") and the others ("different").
 
     Each: "n" pairs, "mean", "quantiles", "histogram" (200 equal bins of −1 … 1). "auc": the chance that a "same" pair scores
     higher than a "different" one (one half for equal ones). Quantiles and AUC are exact to 0.001 of score.
     """
     histograms = np.zeros((2, SCORE_BINS), np.int64)
     sums = np.zeros(2)
-    for queries, scores, is_relevant in _blocks(rows, relevant):
-        is_later = np.arange(len(rows)) > queries[:, None]  # (q, n): every pair once
+    for asking, scores, is_relevant in _blocks(rows, relevant, queries):
+        is_later = np.arange(len(rows)) > asking[:, None]  # (q, n): every pair once
         for kind, mask in enumerate((is_relevant & is_later, is_later & ~is_relevant)):
             chosen = scores[mask]
             places = np.clip(((chosen + 1) * (SCORE_BINS / 2)).astype(np.int64), 0, SCORE_BINS - 1)
@@ -224,13 +230,14 @@ def _check_pairs(same: Floats, different: Floats) -> None:
         raise BadSettings(f"want pairs of both kinds, got {len(same)} same and {len(different)} different")
 
 
-def _blocks(rows: Vectors, relevant: Relevance) -> Iterator[tuple[Integers, Floats, Bools]]:
+def _blocks(rows: Vectors, relevant: Relevance, queries: int | None) -> Iterator[tuple[Integers, Floats, Bools]]:
     """Queries (q,), their scores (q, n) with themselves at −∞, and what is relevant to them, without themselves."""
-    for start in range(0, len(rows), BLOCK):
-        queries = np.arange(start, min(start + BLOCK, len(rows)))
-        scores = vectors.score(rows[queries], rows).astype(np.float64)
-        is_relevant = relevant(queries)
-        own = np.arange(len(queries))
-        scores[own, queries] = -np.inf
-        is_relevant[own, queries] = False
-        yield queries, scores, is_relevant
+    last = len(rows) if queries is None else queries
+    for start in range(0, last, BLOCK):
+        asking = np.arange(start, min(start + BLOCK, last))
+        scores = vectors.score(rows[asking], rows).astype(np.float64)
+        is_relevant = relevant(asking)
+        own = np.arange(len(asking))
+        scores[own, asking] = -np.inf
+        is_relevant[own, asking] = False
+        yield asking, scores, is_relevant

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -128,31 +128,52 @@ def evaluate_labels(job: Job) -> Judged:
     return _with(job, judged, label_figures(truth, answers, generator=_generator(job), groups=judged.groups))
 
 
-def evaluate_retrieval(job: Job) -> Judged:
+def evaluate_retrieval(job: Job, *, gallery: Sequence[str] = ()) -> Judged:
     """Recall, mAP@R and score distributions of the model's vectors: all pictures of the split are queries and gallery.
+
+    gallery: other parts of the split, whose pictures are found too; in the outcome they come after the queries.
 
     Relevant are pictures that share a product where products are known ("product"), those of the same class where classes are
     ("label"); where both are, the figures on top are of products. Where products are known and the split has a validation
     part, "pairs" holds how often "is product X in this bin?" is answered right, by a threshold fixed there.
     Raises BadSource when neither is known.
     """
-    judged = _judged(job, job.split_name, needs="embedding", lacks=lambda _: "")
+    asking = _judged(job, job.split_name, needs="embedding", lacks=lambda _: "")
+    parts = list(dict.fromkeys((job.split_name, *gallery)))
+    judged = _together([asking, *(_judged(job, name, needs="embedding", lacks=lambda _: "") for name in parts[1:])])
+    queries = len(asking.pictures)
     rows, pictures = judged.encoded.vectors, judged.pictures
     by: dict[str, Figures] = {}
     if any(one.products for one in pictures):
-        figures = retrieval_figures(rows, shared_product([one.products for one in pictures]), classes=_sizes(pictures))
-        order = dict.fromkeys(_sizes(sorted(pictures, key=lambda one: -1 if one.count is None else one.count)))
+        figures = retrieval_figures(
+            rows, shared_product([one.products for one in pictures]), classes=_sizes(pictures), queries=queries
+        )
+        order = dict.fromkeys(_sizes(sorted(pictures[:queries], key=lambda one: -1 if one.count is None else one.count)))
         figures["per_class"] = {name: figures["per_class"][name] for name in order}
         by["product"] = figures
     if any(one.label is not None for one in pictures):
         labels = [one.label if one.label is not None else f"\0{place}" for place, one in enumerate(pictures)]
-        figures = retrieval_figures(rows, same_label(labels), classes=labels)
+        figures = retrieval_figures(rows, same_label(labels), classes=labels, queries=queries)
         figures["per_class"] = {name: of for name, of in figures["per_class"].items() if not name.startswith("\0")}
         by["label"] = figures
     if not by:
         raise BadSource(f"retrieval needs classes or products; {job.labelled.root} ({job.labelled.kind}) has neither")
     main = next(iter(by))
-    return _with(job, judged, {"n": len(pictures), "relevance": main, **by[main], "by": by, "pairs": _pairs(job, judged)})
+    return _with(
+        job,
+        judged,
+        {"n": queries, "gallery_parts": parts, "relevance": main, **by[main], "by": by, "pairs": _pairs(job, asking)},
+    )
+
+
+def _together(parts: Sequence[Judged]) -> Judged:
+    return Judged(
+        {},
+        tuple(chain.from_iterable(one.pictures for one in parts)),
+        tuple(chain.from_iterable(one.groups for one in parts)),
+        _joined([one.encoded for one in parts]),
+        tuple(chain.from_iterable(one.refused for one in parts)),
+    )
 
 
 def _sizes(pictures: Sequence[LabelledPicture]) -> list[str]:

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -110,13 +111,16 @@ def write_labels(judged: Judged, labelled: LabelledSet, out: Path) -> list[Path]
 def write_retrieval(judged: Judged, labelled: LabelledSet, out: Path) -> list[Path]:
     """retrieval.json, .md, .csv, plots, and retrieval-mistakes.html: whose first relevant one ranks last. As `write_counts`."""
     report, pictures = judged.report, judged.pictures
-    found = retrieve(judged.encoded.vectors, _relevance(judged))
+    queries = report["n"]
+    found = retrieve(judged.encoded.vectors, _relevance(judged), queries=queries)
     asked = np.flatnonzero(found.is_query & (found.first > 1))
     worst = asked[np.argsort(-found.first[asked], kind="stable")][:WORST_QUERIES]
     with _told(out):
         files = _texts(judged, out, "retrieval", retrieval_tables(report))
         rows = zip(pictures, found.relevant.tolist(), found.first.tolist(), found.precision.tolist(), strict=True)
-        table = [(one.uri, relevant, first or "", f"{precision:.4f}") for one, relevant, first, precision in rows]
+        table = [
+            (one.uri, relevant, first or "", f"{precision:.4f}") for one, relevant, first, precision in islice(rows, queries)
+        ]
         files.append(_csv(out / "retrieval.csv", ("path", "relevant", "first_rank", "map@r"), table))
         for name, of in report["by"].items():
             title = f"scores of pictures of the same {name} and of others"

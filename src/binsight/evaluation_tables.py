@@ -69,7 +69,8 @@ def retrieval_tables(report: Figures) -> list[Table]:
     for name, of in report["by"].items():
         recalls = (_percent(of[key]) for key in _RECALLS)
         rows.append((words[name], str(of["queries"]), *recalls, _percent(of["chance@1"]), _number(of["scores"]["auc"])))
-    tables = [Table((f"of {report['n']} pictures", "queries", *_RECALLS, "chance@1", "AUC"), tuple(rows))]
+    among = f" among {report['gallery']}" if len(report["gallery_parts"]) > 1 else ""
+    tables = [Table((f"of {report['n']} pictures{among}", "queries", *_RECALLS, "chance@1", "AUC"), tuple(rows))]
     per_class = tuple(
         (name, str(of["queries"]), *(_percent(of[key]) for key in _RECALLS)) for name, of in report["per_class"].items()
     )

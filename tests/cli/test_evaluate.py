@@ -90,6 +90,8 @@ def test_retrieval_by_a_real_model_finds_parts_of_one_colour(tmp_path: Path, cap
     document = json.loads(capfd.readouterr().out)
     assert (document["queries"], document["recall@1"], document["map@r"]) == (6, 1.0, 1.0)
     assert document["model"] == "binsight:colour-layout"
+    assert run(["evaluate", "retrieval", "--model", "binsight:colour-layout", *data, "--gallery", "none"]) == 2
+    assert "the split has no 'none' rows" in capfd.readouterr().err
 
 
 def test_a_split_name_without_rows_is_wrong_use_before_a_model_is_loaded(data: list[str], capfd: Capture) -> None:

@@ -51,16 +51,17 @@ def shell(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Shell:
     return call
 
 
-def interrupted_after(epoch: int, *options: str) -> tuple[int, str]:
-    """Exit code and what stderr said of a run that is interrupted once it has told of an epoch."""
+def interrupted_after(line_start: str, *options: str) -> tuple[int, str]:
+    """Exit code and what stderr said of a run that is interrupted once it has told such a line."""
     program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's & ignores it
     program += "from binsight.cli import run; sys.exit(run(sys.argv[1:]))"
     with subprocess.Popen([sys.executable, "-c", program, *options], stderr=subprocess.PIPE, text=True) as job:
         assert job.stderr is not None
         told = ""
         for line in job.stderr:
+            is_first = f"\n{line_start}" not in f"\n{told}"
             told += line
-            if line.startswith(f"epoch {epoch}/"):
+            if is_first and line.startswith(line_start):
                 job.send_signal(signal.SIGINT)
     return job.returncode, told
 
@@ -71,13 +72,20 @@ def test_an_interrupt_ends_with_130_and_the_run_can_go_on(counts: dict[str, Any]
         "test_efficientnet_ln", "--no-pretrained", "--size", "32", "--batch-size", "8", "--device", "cpu", "--epochs", "500",
         "--embedding", "8", "--precision", "fp32", "--threads", "1",
     ]  # fmt: skip
-    code, told = interrupted_after(2, *options)
+    code, told = interrupted_after("epoch 2/", *options)
     assert code == 130, told
     assert "Traceback" not in told
     assert not (tmp_path / "m").exists()
-    code, told = interrupted_after(6, *options, "--resume")
+    code, told = interrupted_after("epoch 6/", *options, "--resume")
     assert code == 130, told
     assert "epoch 1/500" not in told
+    slow = ["--backbone", "resnet50", "--size", "160"]
+    code, told = interrupted_after(
+        "Finding best initial lr", *options[:6], str(tmp_path / "lr"), *options[7:], *slow, "--find-lr"
+    )
+    assert code == 130, told
+    assert "Traceback" not in told
+    assert not list(tmp_path.glob("lr*"))
 
 
 def fails(result: tuple[int, str, str], *said: str, codes: tuple[int, ...] = (2,)) -> None:

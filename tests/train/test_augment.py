@@ -55,6 +55,35 @@ def test_without_strength_a_picture_is_at_most_flipped() -> None:
     )
 
 
+@settings(max_examples=100, deadline=None)
+@given(uniform, st.floats(0.05, 1))
+def test_a_crop_lies_in_the_picture_and_keeps_its_share(draws: np.ndarray, crop: float) -> None:
+    places = torch.from_numpy(draws)
+    places[:, 6] = 0.9  # not moved otherwise
+    down, across = torch.meshgrid(torch.linspace(0, 255, 64), torch.linspace(0, 255, 64), indexing="ij")
+    seen = augment(torch.stack([across, down, down])[None], places, strength=0, crop=crop)[0, :2]
+    spans = torch.stack([(one.max() - one.min()) / (255 * 63 / 64) for one in seen])
+    assert float(spans.prod()) >= 0.7 * crop - 0.01  # long sides end at the picture's
+    assert float(seen.min()) >= 0
+    assert float(seen.max()) <= 255.01
+    whole = augment(torch.stack([across, down, down])[None], places, strength=0, crop=1.0)[0, :2]
+    if crop < 0.5 and float(places[0, 24]) < 0.5:
+        assert float(spans.prod()) < 0.8
+        assert not torch.allclose(seen, whole, atol=4)
+
+
+def test_crops_go_everywhere_and_take_every_size() -> None:
+    down, across = torch.meshgrid(torch.linspace(0, 255, 32), torch.linspace(0, 255, 32), indexing="ij")
+    planes = torch.stack([across, down, down]).expand(500, 3, 32, 32)
+    seen = augment(planes, draws_of(500), strength=0, crop=0.2)[:, :2]
+    middles = seen.mean((2, 3)) / 255
+    spans = (seen.amax((2, 3)) - seen.amin((2, 3))) / 255
+    assert float(middles.min()) < 0.3
+    assert float(middles.max()) > 0.7
+    assert float(spans.prod(1).min()) < 0.25
+    assert float(spans.prod(1).max()) > 0.85
+
+
 def test_it_is_a_function_of_its_draws_for_each_picture_alone() -> None:
     planes, draws = noise(6), draws_of(6)
     before = planes.clone()

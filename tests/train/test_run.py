@@ -210,6 +210,11 @@ def test_a_frozen_backbone_of_random_numbers_is_refused(counts: dict[str, Any], 
         train(settings(counts, tmp_path / "model", freeze="backbone"))
 
 
+def test_a_crop_is_refused_where_items_are_counted(counts: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match="--crop loses items, and this run counts them"):
+        train(settings(counts, tmp_path / "model", crop=0.5))
+
+
 def test_a_run_in_which_nothing_learns_is_refused(counts: dict[str, Any], tmp_path: Path) -> None:
     start = make_model_folder(tmp_path / "start", size=32)
     with pytest.raises(BadSettings, match="nothing learns: a frozen backbone without heads"):

@@ -77,6 +77,12 @@ def retrieval(
     data: Data,
     split: SplitFile,
     split_name: SplitName = "test",
+    gallery: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--gallery", metavar="NAME", help="Another part whose pictures are found, too; may be given several times."
+        ),
+    ] = None,
     out: Out = None,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -84,7 +90,9 @@ def retrieval(
     """How often a picture finds another of its class, or one that shares a product, among those of the split."""
     with progress_on_stderr("searching") as progress:
         job = _job(model, data, split, split_name, out, seed, progress)
-        judged = evaluation.evaluate_retrieval(job)
+        for name in gallery or ():
+            job.split.of(name)
+        judged = evaluation.evaluate_retrieval(job, gallery=gallery or ())
     return _told(judged, job.labelled, out, as_json, retrieval_tables, evaluation_files.write_retrieval)
 
 

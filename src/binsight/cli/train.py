@@ -49,6 +49,10 @@ def train(
     drop_path: Annotated[float, typer.Option("--drop-path", help="Stochastic depth.")] = 0.1,
     mixup: Annotated[float, typer.Option("--mixup", help="Share of the steps that mix pictures.")] = 0.5,
     augment: Annotated[float, typer.Option("--augment", help="Strength of the augmentation, 0 … 2.")] = 1.0,
+    crop: Annotated[
+        float,
+        typer.Option("--crop", help="Smallest share of a picture that is kept; below 1 only without a count head."),
+    ] = 1.0,
     positives: Annotated[float, typer.Option("--positives", help="Share of pictures that bring a positive along.")] = 0.5,
     ema: Annotated[float, typer.Option("--ema", help="Decay of the averaged weights; 0: none.")] = 0.998,
     keep_best: Annotated[
@@ -103,6 +107,7 @@ def train(
         drop_path,
         mixup,
         augment,
+        crop,
         positives,
         ema,
         keep_best,

@@ -2,8 +2,8 @@
 
 Geometry flips every other picture, and turns, stretches and shifts every other one as a whole, zoomed out far enough that its
 four corners stay inside; what lies beyond is the picture's own edge, drawn out, not mirrored. The rest keep the scale that
-pictures have when they are counted. Colour, contrast, blur and an erased patch are
-for small data. Everything is a pure function of uniform draws, so that a run can be repeated, resumed and shared out.
+pictures have when they are counted. Colour, contrast, blur and an erased patch are for small data. Where nothing is counted,
+pictures may be cropped, too. Everything is a pure function of uniform draws: a run can be repeated, resumed and shared out.
 """
 
 from __future__ import annotations
@@ -14,17 +14,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-DRAWS = 24  # uniform numbers in [0, 1) that one picture takes
+DRAWS = 28  # uniform numbers in [0, 1) that one picture takes
 _TURN = math.radians(8)
 _MOVED_SHARE = 0.5
 _STRETCH, _SHIFT, _ZOOM = 0.08, 0.04, 0.12
 _ERASED = (0.08, 0.22)  # side of the erased patch over the picture's
+_ASPECT = 4 / 3  # of a crop, at most, over the picture's
 
 
-def augment(planes: Tensor, draws: Tensor, *, strength: float = 1.0) -> Tensor:
-    """Changed pictures. planes: float (n, 3, h, w) in [0, 255]; draws: (n, DRAWS) in [0, 1); strength: 0 for flips only."""
+def augment(planes: Tensor, draws: Tensor, *, strength: float = 1.0, crop: float = 1.0) -> Tensor:
+    """Changed pictures. planes: float (n, 3, h, w) in [0, 255]; draws: (n, DRAWS) in [0, 1); strength: 0 for flips only.
+
+    crop: smallest share of its area that is kept of a picture; below 1 items get lost.
+    """
     draws = draws.to(planes)
-    planes = _moved(planes, affine(draws, strength))
+    places = affine(draws, strength)
+    planes = _moved(planes, places if crop == 1 else _inside(places, draws[:, 24:28], crop))
     if strength == 0:
         return planes
     planes = _coloured(planes, draws[:, 7:14], strength)
@@ -58,6 +63,16 @@ def affine(draws: Tensor, strength: float = 1.0) -> Tensor:
     )  # (n, 2, 2) old → new
     back = torch.linalg.inv(forward.float()).to(draws)
     return torch.cat([back, -(back @ shift[:, :, None])], dim=2)
+
+
+def _inside(places: Tensor, draws: Tensor, crop: float) -> Tensor:
+    """(n, 2, 3): as `places`, then a crop of any area from `crop` to the whole (Szegedy et al. 2014, arXiv:1409.4842)."""
+    area = crop + (1 - crop) * draws[:, 0]
+    aspect = torch.exp(math.log(_ASPECT) * (2 * draws[:, 1] - 1))
+    sides = torch.stack([(area * aspect).sqrt(), (area / aspect).sqrt()], 1).clamp(max=1)
+    middle = (1 - sides) * (2 * draws[:, 2:4] - 1)
+    turn = places[:, :, :2]
+    return torch.cat([turn * sides[:, None, :], places[:, :, 2:] + turn @ middle[:, :, None]], dim=2)
 
 
 def _moved(planes: Tensor, places: Tensor) -> Tensor:

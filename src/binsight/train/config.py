@@ -64,6 +64,12 @@ class TrainConfig(BaseModel):
         0.5, ge=0, le=1, description="share of the steps that mix pictures; those leave the embedding loss out"
     )
     augment: float = Field(1.0, ge=0, le=2, description="strength of colour, blur and geometry; 0 for none")
+    crop: float = Field(
+        1.0,
+        gt=0.01,
+        le=1,
+        description="smallest share of a picture's area that is kept; below 1 only without a count head",
+    )
     positives: float = Field(0.5, ge=0, le=1, description="share of pictures that bring one of their positives into the batch")
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights that are kept; 0 for the last weights")
     keep_best: Literal["all", "count", "label", "embedding", "last"] = Field(

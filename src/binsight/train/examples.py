@@ -136,7 +136,7 @@ def with_views(
     Raises CannotBeDone when they cannot be kept.
     """
     examples = prepared.examples
-    chosen = [config.freeze, config.views, config.augment, config.seed]
+    chosen = [config.freeze, config.views, config.augment, config.crop, config.seed]
     key = hashlib.sha256(f"{prepared.key} {fingerprint} {json.dumps(chosen)}".encode()).hexdigest()
     file = cache / "features" / f"{key[:32]}-views.npy"
     device = net.mean.device
@@ -175,7 +175,7 @@ def _views(pixels: NDArray[np.uint8], net: BinNet, stages: FrozenStages, config:
         if view:
             seed = int(np.random.SeedSequence([config.seed, at, view]).generate_state(1)[0])
             draws = torch.rand(len(plain), DRAWS, generator=torch.Generator().manual_seed(seed))
-            planes = augment(planes, draws.to(device), strength=config.augment)
+            planes = augment(planes, draws.to(device), strength=config.augment, crop=config.crop)
         planes = net.planes(planes.permute(0, 2, 3, 1)).contiguous(memory_format=torch.channels_last)
         maps = stages.maps(planes).half()
         if not bool(torch.isfinite(maps).all()):

@@ -105,7 +105,7 @@ class BinModule(lightning.LightningModule):
         if inputs.dtype == torch.uint8:
             with torch.autocast(inputs.device.type, enabled=False):
                 planes = inputs.permute(0, 3, 1, 2).float()
-                planes = augment(planes, draws.to(inputs.device), strength=config.augment)
+                planes = augment(planes, draws.to(inputs.device), strength=config.augment, crop=config.crop)
                 planes = self.net.planes(planes.permute(0, 2, 3, 1))
                 if is_mixed:
                     planes = planes * share + planes[order] * (1 - share)

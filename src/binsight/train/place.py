@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from binsight.checkpoint import CONFIG
 from binsight.errors import BadSettings, CannotBeDone
 from binsight.model_folder import check_place
 from binsight.paths import user_path
@@ -87,6 +88,8 @@ def _check(config: TrainConfig, resume: bool) -> None:
     if not resume and (config.run_dir / LAST).exists():
         raise BadSettings(f"{config.run_dir} holds an earlier run; go on with --resume, or give another --out")
     check_place(config.out)
+    if not resume and (config.out / CONFIG).exists():
+        raise BadSettings(f"{config.out} holds a model that another run made; give another --out, or take it away")
 
 
 def earlier(config: TrainConfig) -> Earlier:

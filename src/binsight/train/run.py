@@ -238,6 +238,8 @@ def _sizes(prepared: Prepared, config: TrainConfig) -> dict[str, int]:
         sizes["embedding"] = config.embedding
     if config.count_head != "none" and config.count_weight and bool((examples.counts != UNKNOWN).any()):
         sizes["count"] = logit_columns(config.count_head, config.max_count)
+        if config.crop < 1:
+            raise BadSettings("--crop loses items, and this run counts them; leave it out, or train with --count-head none")
     if prepared.classes and config.label_weight:
         sizes["label"] = len(prepared.classes)
     judged = {*sizes, "embedding"} if config.embedding_weight else set(sizes)
