@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check torture bench abid clean
+.PHONY: demo test check torture bench redis abid clean
 
 demo: $(READY)
 	$(BIN)/binsight demo --out demo-out
@@ -23,6 +23,14 @@ torture: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench
+
+# Debian's own Redis 8 for the tests, in .redis and without Docker: wants root, debootstrap and a minute.
+redis: .redis/redis-server
+
+.redis/redis-server:
+	rm -rf .redis && mkdir -p .redis
+	debootstrap --variant=minbase --include=redis-server trixie .redis/tree
+	cp tests/redis_server.sh $@ && chmod +x $@
 
 # All 535,234 bins from the bucket to a judged model: wants a GPU, 150 GB of disk and about a day. Interrupted, it goes on.
 ABID ?= abid

@@ -12,6 +12,7 @@ from binsight.cli import run
 from binsight.data.warehouse import render
 from tests import bins
 from tests.conftest import ROOT
+from tests.redis_server import redis_server
 
 MODEL = "binsight:colour-layout"  # in place of names that need the network
 SMALL = "--backbone resnet10t --no-pretrained --size 32 --epochs 1 --batch-size 16"
@@ -40,14 +41,30 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_commands_run_as_written(world: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(world)
     lines = [line.split("  #")[0].strip() for block in blocks("console") for line in block.splitlines()]
-    commands = [
-        shlex.split(line.replace("--model resnet50", f"--model {MODEL}").replace("--backbone resnet50", SMALL))
-        for line in lines
-        if line.startswith("binsight ")
-    ]
+    commands = commands_of(lines)
     assert len(commands) >= 7
     for command in commands:
         assert run(command[1:]) == 0, (command, capfd.readouterr().err)
+
+
+def commands_of(lines: list[str], *, shared: bool = False) -> list[list[str]]:
+    """The commands, with names of models that are here; those that need a Redis, or the others."""
+    chosen = [line for line in lines if line.startswith("binsight ") and ("redis://" in line) is shared]
+    here = [line.replace("--model resnet50", f"--model {MODEL}").replace("--backbone resnet50", SMALL) for line in chosen]
+    return [shlex.split(line) for line in here]
+
+
+def test_the_commands_with_redis_run_as_written(
+    world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(world)
+    lines = [line.split("  #")[0].strip() for block in blocks("console") for line in block.splitlines()]
+    assert run(["index", "photos/", "--store", "parts.store", "--model", MODEL]) == 0
+    with redis_server(tmp_path / "redis") as server:
+        commands = commands_of([line.replace("localhost:6379", f"127.0.0.1:{server.port}") for line in lines], shared=True)
+        assert len(commands) >= 3
+        for command in commands:
+            assert run(command[1:]) == 0, (command, capfd.readouterr().err)
 
 
 def test_the_python_runs_as_written(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,10 @@ class StoreWriteFailed(CannotBeDone):
     """The system refused a write (disk full, I/O error); nothing of that call counts, reads go on."""
 
 
+class StoreUnavailable(CannotBeDone):
+    """A shared store's server cannot be reached, or is not ready; the same call may do later."""
+
+
 class MissingExtra(CannotBeDone):
     """An optional package is not installed.
 

@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from binsight.checkpoint import Heads
+from binsight.cli import run as binsight
 from binsight.cli.count import count
 from binsight.counting import Calibration
 from binsight.encoder import load_encoder
@@ -82,6 +83,27 @@ def test_people_get_a_table(model: Path, photos: list[Path], monkeypatch: pytest
     head, *lines = result.stdout.splitlines()
     assert head.split() == ["path", "count", "sure", "expected", "interval"]
     assert [line.split()[0] for line in lines] == ["0.png", "1.png"]
+
+
+def test_a_search_counts_too_in_the_words_of_count(
+    model: Path, photos: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = str(tmp_path / "s.store")
+    assert binsight(["index", *map(str, photos), "--store", store, "--model", str(model), "--json"]) == 0
+    row = json.loads(run(photos[2], "--model", model, "--json").stdout)[0]
+    capfd.readouterr()
+    assert binsight(["search", str(photos[2]), "--store", store, "--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["matches"][0]["id"] == "2.png"
+    assert {"path": str(photos[2])} | document["count"] == row
+    assert binsight(["search", str(photos[2]), "--store", store]) == 0
+    said = capfd.readouterr().out.splitlines()
+    assert said[0] == f"items in the picture: {row['value']} ({interval_of(model, photos[2])})"
+    assert said[1].split() == ["#", "score", "id", "record"]
+
+
+def interval_of(model: Path, photo: Path) -> str:
+    return run(photo, "--model", model).stdout.splitlines()[1].split(maxsplit=4)[-1]
 
 
 def test_a_model_without_a_count_head_is_wrong_use(photos: list[Path]) -> None:

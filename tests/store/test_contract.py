@@ -14,16 +14,21 @@ from binsight.errors import BadFilter, BadItem, BadSettings, BadVectors, ModelMi
 from binsight.records import Item, Match, Metadata, StoreInfo
 from binsight.store import VectorStore, exact, open_store
 from binsight.vectors import Vectors, normalise
+from tests.redis_server import RedisServer
 
 DIM = 4
 INFO = StoreInfo(dim=DIM, fingerprint="a" * 64, model="test-model")
-KINDS = ("exact", "local")
+KINDS = ("exact", "local", "redis")
 
 Opener = Callable[[], VectorStore]
 
 
 @pytest.fixture(params=KINDS)
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_8")
+        server.client().flushall()
+        return lambda: open_store(server.url(), create=INFO)
     url = {"exact": "exact:", "local": str(tmp_path / "t.store")}[request.param]
     return lambda: open_store(url, create=INFO)
 

@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from binsight.cli.output import print_json, print_table, progress_on_stderr, say
+from binsight.cli.output import count_json, interval, print_json, print_table, progress_on_stderr, say
 from binsight.encoder import Encoder
 from binsight.errors import BadImage, BadSettings
 from binsight.records import Count
@@ -38,7 +38,7 @@ def count(
             progress(len(answers), len(images))
     told = list(zip(images, answers, strict=True))
     if as_json:
-        print_json([count_json(path, answer) for path, answer in told])
+        print_json([_json(path, answer) for path, answer in told])
     elif rows := [_row(path, answer) for path, answer in told if isinstance(answer, Count)]:
         print_table(("path", "count", "sure", "expected", "interval"), rows, right=("count", "sure", "expected", "interval"))
     refused = [(path, answer) for path, answer in told if isinstance(answer, BadImage)]
@@ -64,23 +64,12 @@ def counted(encoder: Encoder, images: Sequence[str], *, batch_size: int, workers
             yield from (one if isinstance(one, BadImage) else next(counts) for one in decoded)
 
 
-def count_json(path: str, answer: Count | BadImage) -> dict[str, Any]:  # JSON
+def _json(path: str, answer: Count | BadImage) -> dict[str, Any]:  # JSON
     """One row of `count --json`."""
     if isinstance(answer, BadImage):
         return {"path": path, "error": str(answer)}
-    return {
-        "path": path,
-        "value": answer.value,
-        "expected": round(answer.expected, 6),
-        "probabilities": [round(probability, 6) for probability in answer.probabilities],
-        "more": round(answer.more, 6),
-        "low": answer.low,
-        "high": answer.high,
-    }
+    return {"path": path} | count_json(answer)
 
 
 def _row(path: str, answer: Count) -> tuple[str, ...]:
-    most = len(answer.probabilities) - 1
-    low, high = (f"more than {most}" if bound > most else str(bound) for bound in (answer.low, answer.high))
-    interval = low if low == high else f"{low} to {high}"
-    return path, str(answer.value), f"{answer.probabilities[answer.value]:.0%}", f"{answer.expected:.1f}", interval
+    return path, str(answer.value), f"{answer.probabilities[answer.value]:.0%}", f"{answer.expected:.1f}", interval(answer)

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from binsight.cli.output import print_json, print_table, say, show, told
+from binsight.cli.output import print_json, print_table, progress_on_stderr, say, show, told
 from binsight.records import Item, Metadata, StoreInfo
 from binsight.store import open_store
+from binsight.store.copy import copy_items
 
 app = typer.Typer(help="Look into a store and look after it.", no_args_is_help=True, rich_markup_mode=None)
 
-Url = Annotated[str, typer.Argument(metavar="URL", help="The store: a folder, or faiss:PATH.")]
+Url = Annotated[str, typer.Argument(metavar="URL", help="The store: a folder, faiss:PATH or redis://…")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of items.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
@@ -86,6 +87,28 @@ def compact(url: Url, as_json: AsJson = False) -> int:
     else:
         show(f"{document['items']} items, compacted")
     return 0
+
+
+@app.command("copy")
+def copy(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="The store whose items are copied.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="The store that gets them; made when it is not there.")],
+    as_json: AsJson = False,
+) -> int:
+    """Copy all items into another store, of any kind; run again, it goes on. Exit code 3 when they differ at the end."""
+    with open_store(source, read_only=True) as first:
+        info = first.info
+        with open_store(target, create=StoreInfo(info.dim, info.fingerprint, info.model, info.metric)) as second:
+            with progress_on_stderr("copying") as progress:
+                report = copy_items(first, second, progress=progress)
+            items = len(second)
+    if as_json:
+        print_json(asdict(report) | {"items": items})
+    else:
+        show(f"{report.copied} copied, {report.unchanged} were there already; it holds {items} now")
+    for problem in report.problems[:10]:
+        say(f"binsight: {problem}")
+    return 3 if report.problems else 0
 
 
 def _plain(value: object) -> str:

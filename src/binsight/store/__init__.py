@@ -9,6 +9,7 @@ from pathlib import Path
 from binsight.errors import BadSettings
 from binsight.paths import user_path
 from binsight.records import StoreInfo
+from binsight.store import redis_url
 from binsight.store.base import VectorStore, VerifyReport, checked_info
 
 __all__ = ["StoreInfo", "VectorStore", "VerifyReport", "open_store"]
@@ -23,10 +24,10 @@ def open_store(url: str | Path, *, create: StoreInfo | None = None, read_only: b
     """
     text = str(url)
     kind, _, rest = text.partition(":")
-    if kind in ("redis", "rediss", "redis+cluster"):
-        raise BadSettings(f"{kind}: stores are not part of this version; use a local folder")
     if create is not None:
         checked_info(create)
+    if kind in redis_url.SCHEMES:
+        return _shared(text, create, read_only=read_only)
     if kind == "exact" and text.startswith("exact:"):
         return _exact(rest, create, read_only=read_only)
     return _local(rest if kind == "faiss" and text.startswith("faiss:") else text, create, read_only=read_only)
@@ -42,6 +43,14 @@ def _exact(rest: str, create: StoreInfo | None, *, read_only: bool) -> VectorSto
     return ExactStore(create, read_only=read_only)
 
 
+def _shared(url: str, create: StoreInfo | None, *, read_only: bool) -> VectorStore:
+    place = redis_url.parse(url)
+    from binsight.store.redis_store import RedisStore  # late: redis is an extra
+
+    store = RedisStore.open(place, create, read_only=read_only)
+    return _expected(store, create)
+
+
 def _local(path: str, create: StoreInfo | None, *, read_only: bool) -> VectorStore:
     if not path or "\0" in path:
         raise BadSettings(f"want the path of a folder, got {path!r}")
@@ -53,6 +62,11 @@ def _local(path: str, create: StoreInfo | None, *, read_only: bool) -> VectorSto
         store = FaissStore.create(folder, create, created=create.created or datetime.now(UTC).isoformat(timespec="seconds"))
     else:
         store = FaissStore.open(folder, read_only=read_only)
+    return _expected(store, create)
+
+
+def _expected(store: VectorStore, create: StoreInfo | None) -> VectorStore:
+    """The store, once it is known to have been filled by that model; closed when it was not."""
     try:
         if create is not None:
             store.expect(create)
