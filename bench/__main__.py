@@ -8,7 +8,13 @@ import sys
 from pathlib import Path
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-ANYWHERE = (["bench.decode"], ["bench.store", "--rows", "100000"], ["bench.store", "--rows", "1000000"], ["bench.start"])
+ANYWHERE = (
+    ["bench.decode"],
+    ["bench.store", "--rows", "100000"],
+    ["bench.store", "--rows", "1000000"],
+    ["bench.start"],
+    ["bench.shared"],
+)
 WITH_REAL_PHOTOS = (["bench.model"], ["bench.ingest"], ["bench.real"], ["bench.accuracy"], ["bench.train"])
 
 

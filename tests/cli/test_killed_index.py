@@ -41,7 +41,7 @@ def kill_at(size: int, pictures: Path, store: Path) -> bool:
         return job.returncode == -signal.SIGKILL
 
 
-def state(store: Path) -> dict[str, tuple[dict[str, Any], bytes]]:
+def state(store: Path | str) -> dict[str, tuple[dict[str, Any], bytes]]:
     with open_store(store, read_only=True) as opened:
         assert opened.verify().problems == []
         items = list(opened.scan())
@@ -49,14 +49,21 @@ def state(store: Path) -> dict[str, tuple[dict[str, Any], bytes]]:
         return {item.id: (item.metadata, row.tobytes()) for item, row in zip(items, vectors, strict=True)}
 
 
-def kill_again_and_again(folder: Path, *, kills: int, pictures: int) -> int:
-    """How many of the kills met a job under way. The end is compared with one undisturbed run."""
+def paint_pictures(folder: Path, pictures: int) -> int:
+    """So many pictures, and one that is none for every twenty of them; how many those are."""
     random = np.random.default_rng(7)
     for n in range(pictures):
         red, green, blue = (int(value) for value in random.integers(0, 256, 3))
-        paint(folder / f"pictures/{n % 7}/{n}.png", (red, green, blue))
+        paint(folder / f"{n % 7}/{n}.png", (red, green, blue))
     for n in range(pictures // 20):
-        (folder / f"pictures/bad {n}.jpg").write_bytes(b"\xff\xd8\xff no picture")
+        (folder / f"bad {n}.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    return pictures // 20
+
+
+def kill_again_and_again(folder: Path, *, kills: int, pictures: int) -> int:
+    """How many of the kills met a job under way. The end is compared with one undisturbed run."""
+    random = np.random.default_rng(8)
+    bad = paint_pictures(folder / "pictures", pictures)
     with start(folder / "pictures", folder / "whole.store") as job:
         _, err = job.communicate()
     assert job.returncode == 1, err
@@ -71,7 +78,7 @@ def kill_again_and_again(folder: Path, *, kills: int, pictures: int) -> int:
     with start(folder / "pictures", folder / "cut.store") as job:  # the lock died with its owner, threads and all
         _, err = job.communicate()
     assert job.returncode == 1, err
-    assert err.count("refused: ") == pictures // 20
+    assert err.count("refused: ") == bad
     assert state(folder / "cut.store") == wanted
     shutil.rmtree(folder)
     return met
