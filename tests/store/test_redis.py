@@ -271,6 +271,19 @@ def test_a_server_that_comes_back_in_time_is_waited_for(tmp_path: Path) -> None:
         assert store.get(["a"]) == [Item("a", {"n": 1})]
 
 
+def test_connections_that_the_server_closed_meanwhile_are_no_error(server: RedisServer) -> None:
+    with open_store(server.url(retry_s=0), create=INFO) as store:
+        threads = [threading.Thread(target=store.query, args=(rows_of(1),)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()  # several connections are idle now
+        for _ in range(3):
+            server.client().client_kill_filter(_type="normal", skipme=True)
+            store.upsert([Item("a")], rows_of(1))
+            assert len(store) == 1
+
+
 def test_a_server_without_a_file_is_said_to_give_no_durability(tmp_path: Path) -> None:
     with redis_server(tmp_path / "redis", "--appendonly", "no") as server:
         with pytest.raises(CannotBeDone, match=r"keeps no append-only file; start it with --appendonly yes"):

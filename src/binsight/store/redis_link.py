@@ -122,23 +122,27 @@ class RedisLink:
 
     def _retried(self, action: Callable[[], Any]) -> Any:
         """The action's answer, tried again while the server is away, for as long as the URL says."""
-        deadline, pause = time.monotonic() + self._url.retry_s, 0.02
+        deadline, pause = time.monotonic() + self._url.retry_s, 0.0
         while True:
             try:
                 return action()
             except (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError) as error:
                 raise CannotBeDone(f"{self._url.shown} lets this user not do it: {error}") from error
             except (exceptions.RedisClusterException, *_PASSING) as error:
-                if time.monotonic() + pause > deadline:
+                if (
+                    pause and time.monotonic() + pause > deadline
+                ):  # once at least: the server may have closed an idle connection
                     raise StoreUnavailable(f"{self._url.shown} cannot be reached: {_told(error)}") from error
                 time.sleep(pause)
-                pause = min(2 * pause, 1.0)
+                pause = min(max(2 * pause, 0.02), 1.0)
                 self._look_again()
             except (exceptions.OutOfMemoryError, exceptions.ResponseError) as error:
                 raise self._refusal(error) from error
 
     def _look_again(self) -> None:
-        """Learn anew which node serves what, after an error that may come of a change."""
+        """Let idle connections go and learn anew which node serves what, after an error that may come of a change."""
+        if self._server is not None:
+            self._server.connection_pool.disconnect(inuse_connections=False)
         if self._cluster is not None:
             try:
                 self._cluster.nodes_manager.initialize()
