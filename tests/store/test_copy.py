@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,44 @@ def test_quantised_vectors_are_compared_as_far_as_they_go(redis_8: RedisServer) 
         assert copy_items(source, target) == CopyReport(0, 100, [])
         with open_store("exact:", create=INFO) as back:
             assert copy_items(target, back) == CopyReport(100, 0, [])
+
+
+def test_a_small_change_of_a_vector_is_copied_into_eight_bits_too(redis_8: RedisServer) -> None:
+    redis_8.client().flushall()
+    with open_store("exact:", create=INFO) as source, open_store(redis_8.url(quantization="int8"), create=INFO) as target:
+        filled(source, 100)
+        copy_items(source, target)
+        near = normalise(rows_of(100) + 0.03 * np.random.default_rng(2).standard_normal((100, DIM)))
+        assert float((near * rows_of(100)).sum(axis=1).mean()) > 0.98
+        source.upsert([item for item in source.get([f"i{n}" for n in range(100)]) if item], near)
+        assert copy_items(source, target).copied > 90
+        assert float((normalise(target.vectors_of([f"i{n}" for n in range(100)])) * near).sum(axis=1).min()) > 0.999
+
+
+def test_a_source_that_is_written_meanwhile_gives_no_mixed_items(redis_8: RedisServer) -> None:
+    redis_8.client().flushall()
+    stop = threading.Event()
+    with open_store(redis_8.url(), create=INFO) as source, open_store("exact:", create=INFO) as target:
+        filled(source, 300)
+
+        def write() -> None:
+            turn = 300
+            while not stop.is_set():
+                turn += 1
+                source.upsert([Item(f"i{n}", {"row": turn}) for n in range(20)], np.repeat(rows_of(1, turn), 20, axis=0))
+                source.delete([f"i{n}" for n in range(5)])
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            copy_items(source, target)
+        finally:
+            stop.set()
+            thread.join()
+        for item in target.scan():
+            if "row" in item.metadata:
+                np.testing.assert_allclose(target.vectors_of([item.id]), rows_of(1, item.metadata["row"]), atol=1e-5)
+        assert copy_items(source, target).problems == []
 
 
 def test_another_model_is_refused_before_anything_is_written(tmp_path: Path) -> None:

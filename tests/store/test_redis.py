@@ -369,7 +369,7 @@ def test_verify_names_what_does_not_agree(store: VectorStore, server: RedisServe
 def test_a_user_of_least_rights_can_do_all_and_one_without_them_is_told(server: RedisServer) -> None:
     call: Any = server.client().execute_command
     needed = "+vadd +vrem +vsim +vemb +vgetattr +vcard +zadd +zrem +zcard +zrange +hset +hget +hdel +hmget +hlen"
-    more = "+get +set +exists +incr +incrby +eval +waitaof +info +ping +client|setinfo +hello"
+    more = "+get +set +exists +del +incr +incrby +eval +waitaof +info +ping +client|setinfo +hello"
     call("ACL", "SETUSER", "job", "on", ">secret", "~binsight:*", *needed.split(), *more.split())
     call("ACL", "SETUSER", "eye", "on", ">secret", "~binsight:*", *more.split(), "-set", "-eval")
     try:
@@ -429,6 +429,113 @@ def _answers(store: VectorStore) -> bool:
         return False
 
 
+# Servers that came back with something else
+
+
+def test_a_counter_that_fell_behind_drops_no_write(store: VectorStore, server: RedisServer) -> None:
+    store.upsert([Item(f"i{n}", {"v": 1}) for n in range(40)], rows_of(40))
+    server.client().set("binsight:{t:0}:seq", 3)  # as a node that was restored from an older state
+    store.upsert([Item(f"i{n}", {"v": 2}) for n in range(40)], rows_of(40, 2))
+    assert {item.metadata["v"] for item in store.scan()} == {2}
+    np.testing.assert_allclose(store.vectors_of(["i39", "i0"]), rows_of(40, 2)[[39, 0]], atol=1e-6)
+    assert store.verify().problems == []
+
+
+@pytest.mark.parametrize("index", [0, 2])
+def test_no_store_is_made_over_the_remains_of_another(server: RedisServer, index: int) -> None:
+    with open_store(server.url(partitions=3), create=INFO) as store:
+        store.upsert(items_of(60), rows_of(60))
+    server.client().delete(*(f"binsight:{{t:{n}}}:about" for n in {0, index}))
+    if index == 0:
+        server.client().delete(*(f"binsight:{{t:0}}:{name}" for name in ("v", "r", "i", "w", "seq")))
+    other = StoreInfo(DIM, "f" * 64, "other")
+    for _ in range(2):
+        with pytest.raises(StoreDamaged, match="remains of another store: restore that, or delete the keys"):
+            open_store(server.url(partitions=3), create=other)
+    with pytest.raises((NotAStore, StoreDamaged)):
+        open_store(server.url())
+
+
+def test_making_a_store_that_was_cut_off_is_brought_to_its_end(server: RedisServer) -> None:
+    with open_store(server.url(partitions=3), create=INFO) as store:
+        about = redis_store.json.loads(server.client().get("binsight:{t:0}:about"))  # type: ignore[attr-defined]
+        assert len(store) == 0
+    server.client().set("binsight:{t:0}:about", redis_store.json.dumps(about | {"making": True}))  # type: ignore[attr-defined]
+    server.client().delete("binsight:{t:2}:about")
+    with pytest.raises(NotAStore):
+        open_store(server.url())
+    with open_store(server.url(), create=INFO) as store:
+        store.upsert(items_of(30), rows_of(30))
+        assert (len(store), store.info.detail["partitions"]) == (30, 3)
+
+
+def test_a_store_that_was_made_anew_is_another_one_to_who_had_it_open(server: RedisServer) -> None:
+    with open_store(server.url(), create=INFO) as old:
+        old.upsert(items_of(5), rows_of(5))
+        server.client().flushall()
+        with open_store(server.url(), create=StoreInfo(16, "f" * 64, "other")) as new:
+            row = normalise(np.ones((1, 16)))
+            new.upsert([Item("i1")], row)
+            acts = (
+                lambda: old.query(rows_of(1)),
+                lambda: old.upsert(items_of(2), rows_of(2)),
+                lambda: old.delete(["i1"]),
+                lambda: old.get(["i1"]),
+                lambda: len(old),
+            )
+            for act in acts:
+                with pytest.raises(StoreDamaged, match="has lost"):
+                    act()
+            assert new.query(row)[0][0].item == Item("i1")
+            assert new.verify().problems == []
+
+
+def test_a_server_that_never_syncs_gives_no_durability(tmp_path: Path) -> None:
+    with redis_server(tmp_path / "redis", "--appendonly", "yes", "--appendfsync", "no") as server:
+        with pytest.raises(CannotBeDone, match="never syncs its append-only file"):
+            open_store(server.url(durability="aof"), create=INFO)
+        with open_store(server.url(), create=INFO) as store:
+            store.upsert([Item("a")], rows_of(1))
+            assert (store.info.detail["durability"], store.info.detail["appendfsync"]) == ("none", "no")
+
+
+def test_verify_beside_writers_tells_of_no_damage(server: RedisServer) -> None:
+    stop = threading.Event()
+    with open_store(server.url(), create=INFO) as store:
+        store.upsert(items_of(300), rows_of(300))
+
+        def write() -> None:
+            turn = 0
+            while not stop.is_set():
+                turn += 1
+                store.upsert([Item(f"i{n}", {"turn": turn}) for n in range(20)], rows_of(20, turn))
+                store.delete([f"i{n}" for n in range(10)])
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            assert [store.verify().problems for _ in range(8)] == [[]] * 8
+        finally:
+            stop.set()
+            thread.join()
+
+
+def test_a_record_that_is_none_is_a_problem_and_not_an_error_of_verify(store: VectorStore, server: RedisServer) -> None:
+    store.upsert(items_of(3), rows_of(3))
+    for one, harm in (("i0", b"garbage"), ("i1", b"2\n\xff\xfe"), ("i2", b"3\nnot json")):
+        server.client().hset("binsight:{t:0}:r", one, harm)
+    problems = store.verify().problems
+    assert [any(f"'{one}'" in problem for problem in problems) for one in ("i0", "i1", "i2")] == [True] * 3
+
+
+def test_another_form_than_a_store_was_made_in_is_refused(server: RedisServer) -> None:
+    with open_store(server.url(quantization="int8"), create=INFO):
+        pass
+    for other in ({"quantization": "none"}, {"partitions": 4}):
+        with pytest.raises(BadSettings, match="leave it out of the URL"):
+            open_store(server.url(**other))
+
+
 # URLs
 
 
@@ -444,6 +551,13 @@ def _answers(store: VectorStore) -> bool:
         ("redis://h/0?index=a&partitions=x", "from 0 to 1024"),
         ("redis://h/0?index=a&speed=1", "'speed' is no parameter"),
         ("redis+cluster://h/3?index=a", "only database 0"),
+        ("redis://joe:123/45@h/0?index=a", "number of a database"),
+        ("redis://h/abc?index=a", "number of a database"),
+        ("redis://h/0?index=a#b", "number of a database"),
+        ("redis://h/0?index=a&index=b", "each parameter of a store's URL once"),
+        ("redis://h/0?index=a&ca=/x", "give it with rediss://"),
+        ("unix://h/0?index=a", "is no kind of store"),
+        ("redis+sentinel://h/0?index=a", "is no kind of store"),
     ],
 )
 def test_a_url_that_names_no_store_is_refused(url: str, says: str) -> None:
@@ -455,6 +569,16 @@ def test_a_password_is_never_shown() -> None:
     url = redis_url.parse("rediss://joe:s3cret@h:1/2?index=parts&timeout_s=3")
     assert (url.server, url.shown, url.timeout_s) == ("rediss://joe:s3cret@h:1/2", "rediss://h:1/2?index=parts", 3.0)
     assert "s3cret" not in repr(url)
+    for bad in (
+        "redis://joe:s3c/ret@h:1/0?index=a",
+        "redis://joe:s3c#ret@h:1/0?index=a",
+        "redis://joe:s3cret@h:1\uff03/0?index=a",
+    ):
+        with pytest.raises(BadSettings) as told:
+            redis_url.parse(bad)
+        assert "s3c" not in str(told.value)
+        assert told.value.__cause__ is None
+    assert redis_url.parse("redis://[::1]:7/0?index=a").shown == "redis://[::1]:7/0?index=a"
 
 
 # Random sequences of calls against a plain dictionary

@@ -239,6 +239,13 @@ def test_a_resumed_run_on_views_ends_as_an_undisturbed_one(counts: dict[str, Any
     assert resumed.fingerprint == whole.fingerprint
 
 
+def test_a_compiled_backbone_computes_the_learning_half_too() -> None:
+    net, halves = halved("resnet10t", "stages:2")
+    maps = halves.maps(PLANES)
+    compiled = torch.compile(net.backbone, backend="eager")  # an object without a truth value
+    torch.testing.assert_close(halves.features(maps, compiled), halves.features(maps))
+
+
 @pytest.mark.parametrize(("given", "message"), [
     ({"freeze": "none"}, "--views keeps what frozen stages compute: give --freeze stages:N"),
     ({"freeze": "backbone"}, "--views keeps what frozen stages compute: give --freeze stages:N"),

@@ -26,8 +26,12 @@ def open_store(url: str | Path, *, create: StoreInfo | None = None, read_only: b
     kind, _, rest = text.partition(":")
     if create is not None:
         checked_info(create)
-    if kind in redis_url.SCHEMES:
+    if kind.lower() in redis_url.SCHEMES:
         return _shared(text, create, read_only=read_only)
+    if rest.startswith("//"):
+        raise BadSettings(
+            f"{kind}:// is no kind of store; there are a folder's path, exact: and {', '.join(redis_url.SCHEMES)}"
+        )
     if kind == "exact" and text.startswith("exact:"):
         return _exact(rest, create, read_only=read_only)
     return _local(rest if kind == "faiss" and text.startswith("faiss:") else text, create, read_only=read_only)

@@ -8,12 +8,14 @@ from itertools import islice
 
 import numpy as np
 
+from binsight.errors import UnknownItem
 from binsight.records import Item
 from binsight.store.base import VectorStore
 from binsight.vectors import Vectors, normalise
 
 _TOGETHER = 500
-_CLOSE, _WIDE = 1e-5, 0.02  # between numbers of equal vectors; the second where one store keeps less than float32
+_CLOSE = 1e-5  # between numbers of equal vectors
+_TURNS = 5  # the last one only compares
 Progress = Callable[[int, int], None]  # items done, of how many
 
 
@@ -29,43 +31,53 @@ class CopyReport:
 def copy_items(source: VectorStore, target: VectorStore, *, progress: Progress | None = None) -> CopyReport:
     """Write every item of `source` into `target` that is not there, or differs there; then compare all of them again.
 
-    Stopped and run again, it writes only what is missing. Items that only `target` holds stay. Raises ModelMismatch when
-    the two are of different models, and what the stores raise.
+    Stopped and run again, it writes only what is missing. What changes in the source meanwhile is followed, a few times. Items
+    that only `target` holds stay. Raises ModelMismatch when the two are of different models, and what the stores raise.
     """
     target.expect(source.info)
-    off = _CLOSE if all(one.info.detail.get("exact_vectors", True) for one in (source, target)) else _WIDE
-    total = len(source)
-    copied = done = 0
-    for items, rows in _pages(source):
-        differing = _differing(items, rows, target, off)
-        if differing:
-            target.upsert([items[row] for row in differing], rows[differing])
-        copied += len(differing)
-        done += len(items)
-        if progress is not None:
-            progress(done, total)
-    problems = [
-        f"{items[row].id!r} is not as in the source"
-        for items, rows in _pages(source)
-        for row in _differing(items, rows, target, off)
-    ]
-    return CopyReport(copied, done - copied, problems)
+    is_exact = all(one.info.detail.get("exact_vectors", True) for one in (source, target))
+    total, written, seen = len(source), set[str](), 0
+    differing: list[str] = []
+    for turn in range(_TURNS):
+        done, differing = 0, []
+        for items, rows in _pages(source):
+            wrong = _differing(items, rows, target, is_exact=is_exact)
+            differing += [items[row].id for row in wrong]
+            if wrong and turn < _TURNS - 1:
+                target.upsert([items[row] for row in wrong], rows[wrong])
+                written.update(items[row].id for row in wrong)
+            done += len(items)
+            if progress is not None and not turn:
+                progress(done, total)
+        seen = done
+        if not differing:
+            break
+    return CopyReport(len(written), max(0, seen - len(written)), [f"{one!r} is not as in the source" for one in differing])
 
 
 def _pages(store: VectorStore) -> Iterator[tuple[list[Item], Vectors]]:
-    """Items with their vectors; those that were deleted since they were seen are left out."""
+    """Items with their vectors; what was deleted or replaced while it was read is left out."""
     for page in _paged(store.scan()):
-        there = {item.id for item in store.get([item.id for item in page]) if item is not None}
-        items = [item for item in page if item.id in there]
-        if items:
-            yield items, normalise(store.vectors_of([item.id for item in items]))
+        before = {item.id: item for item in store.get([item.id for item in page]) if item is not None}
+        try:
+            rows = store.vectors_of(list(before))
+        except UnknownItem:
+            continue  # deleted just now, and the next turn reads the others
+        same = [
+            row for row, (one, item) in enumerate(zip(before.values(), store.get(list(before)), strict=True)) if one == item
+        ]
+        if same:
+            items = list(before.values())
+            yield [items[row] for row in same], normalise(rows[same])
 
 
-def _differing(items: list[Item], rows: Vectors, target: VectorStore, off: float) -> list[int]:
+def _differing(items: list[Item], rows: Vectors, target: VectorStore, *, is_exact: bool) -> list[int]:
     """Rows of those that the target does not hold, or holds with another record or vector."""
     found = target.get([item.id for item in items])
     equal = [row for row, (item, there) in enumerate(zip(items, found, strict=True)) if there == item]
-    near = np.abs(target.vectors_of([items[row].id for row in equal]) - rows[equal]).max(axis=1, initial=0) <= off
+    theirs, mine = normalise(target.vectors_of([items[row].id for row in equal])) if equal else rows[:0], rows[equal]
+    step = 0.0 if is_exact else np.abs(mine).max(axis=1, initial=0) / 127  # of eight bits
+    near = np.abs(theirs - mine).max(axis=1, initial=0) <= step + _CLOSE
     same = {row for row, is_near in zip(equal, near.tolist(), strict=True) if is_near}
     return [row for row in range(len(items)) if row not in same]
 

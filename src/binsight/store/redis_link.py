@@ -74,7 +74,7 @@ class RedisLink:
         last: sent after them on the same connection of each node, and its answer added to each key's. Raises StoreUnavailable
         when the server cannot be reached in time, StoreWriteFailed when it refuses a write, CannotBeDone for other refusals.
         """
-        wanted = {key: list(commands) for key, commands in calls.items() if commands}
+        wanted = {key: list(commands) for key, commands in calls.items()}
         return self._retried(lambda: self._asked(wanted, last)) if wanted else {}
 
     def _asked(self, calls: Mapping[str, Sequence[Command]], last: Command | None) -> dict[str, list[Reply]]:
@@ -138,6 +138,8 @@ class RedisLink:
                 self._look_again()
             except (exceptions.OutOfMemoryError, exceptions.ResponseError) as error:
                 raise self._refusal(error) from error
+            except exceptions.InvalidResponse as error:
+                raise CannotBeDone(f"{self._url.shown} does not speak as Redis does: {_told(error)[:100]}") from error
 
     def _look_again(self) -> None:
         """Let idle connections go and learn anew which node serves what, after an error that may come of a change."""
@@ -195,9 +197,11 @@ class RedisLink:
         if not self._retried(lambda: node.info("persistence")).get("aof_enabled"):
             return "none"
         try:
-            return str(node.config_get("appendfsync").get("appendfsync", "aof"))
-        except exceptions.ResponseError:  # not allowed to this user
-            return "aof"
+            return str(self._retried(partial(node.config_get, "appendfsync")).get("appendfsync", "aof"))
+        except CannotBeDone as error:
+            if isinstance(error.__cause__, exceptions.NoPermissionError):
+                return "aof"
+            raise
 
     def close(self) -> None:
         """Let go of all connections."""

@@ -15,10 +15,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, final
+from uuid import uuid4
 
 import numpy as np
 
-from binsight.errors import CannotBeDone, NotAStore, StoreDamaged, StoreReadOnly, StoreWriteFailed, UnknownItem, WrongUse
+from binsight.errors import (
+    BadSettings,
+    CannotBeDone,
+    NotAStore,
+    StoreDamaged,
+    StoreReadOnly,
+    StoreWriteFailed,
+    UnknownItem,
+    WrongUse,
+)
 from binsight.filters import Filter, as_filter
 from binsight.records import Item, Match, Metadata, StoreInfo
 from binsight.store.base import Batch, VectorStore, VerifyReport, checked_info, metadata_object
@@ -36,28 +46,39 @@ PAGE = 500
 _MOST_TIES = 4096  # candidates looked through for an order among equal scores
 _ATTEMPTS = 20
 _UNDISTURBED = 2  # so many searches that others disturbed; the next one has the server for itself
-_DURABLE_MS = 30_000
+_DURABLE_SHARE = 0.8  # of the time for an answer: how long a write may take to the disk
 
-_WRITE = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return redis.error_reply('NOSTORE') end
-for at = 2, #ARGV, 5 do
+_OURS = """
+local about = redis.call('GET', KEYS[1])
+if not about or not string.find(about, ARGV[1], 1, true) then return redis.error_reply('NOSTORE') end
+"""
+_WRITE = (
+    _OURS
+    + """
+local newest = 0
+for at = 3, #ARGV, 5 do
   local seq, id, vector, attributes, record = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local old = redis.call('HGET', KEYS[3], id)
   local old_seq = old and string.match(old, '^%d+')
-  if not old_seq or tonumber(old_seq) < tonumber(seq) then
+  local number = old_seq and tonumber(old_seq) or 0
+  if number > tonumber(seq) then newest = math.max(newest, number) end
+  if number < tonumber(seq) or (number == tonumber(seq) and old ~= record) then
     if old_seq then redis.call('VREM', KEYS[2], old_seq .. ':' .. id) end
-    redis.call('VADD', KEYS[2], 'FP32', vector, seq .. ':' .. id, ARGV[1], 'SETATTR', attributes)
+    redis.call('VADD', KEYS[2], 'FP32', vector, seq .. ':' .. id, ARGV[2], 'SETATTR', attributes)
     redis.call('HSET', KEYS[3], id, record)
     redis.call('ZADD', KEYS[4], 0, id)
   end
 end
 redis.call('INCR', KEYS[5])
-return 1
+return newest
 """
-_DELETE = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return redis.error_reply('NOSTORE') end
+)
+_DELETE = (
+    _OURS
+    + """
 local count = 0
-for _, id in ipairs(ARGV) do
+for at = 2, #ARGV do
+  local id = ARGV[at]
   local old = redis.call('HGET', KEYS[3], id)
   if old then
     redis.call('VREM', KEYS[2], string.match(old, '^%d+') .. ':' .. id)
@@ -69,6 +90,10 @@ end
 redis.call('INCR', KEYS[5])
 return count
 """
+)
+_RAISE = (
+    "if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end return 1"
+)
 
 
 class _Hit(NamedTuple):
@@ -76,6 +101,11 @@ class _Hit(NamedTuple):
     seq: int
     id: str
     partition: int
+
+    @property
+    def key(self) -> tuple[int, int, str]:
+        """Which version of which item."""
+        return self.partition, self.seq, self.id
 
 
 @dataclass(slots=True)
@@ -99,15 +129,24 @@ class RedisStore(VectorStore):
     def __init__(self, url: RedisUrl, link: RedisLink, about: Metadata, *, read_only: bool) -> None:
         self._url, self._link, self._read_only = url, link, read_only
         self._about = about
+        self._store: str = about["store"]
         self._partitions = [_Partition(url.index, number) for number in range(about["partitions"])]
         self._sizes = [0] * len(self._partitions)
         self._version, self._kept = link.check_server()
-        self._durability = url.durability or ("none" if self._kept == "none" else "aof")
+        is_kept = self._kept not in ("none", "no")
+        self._durability = url.durability or ("aof" if is_kept else "none")
         self._is_closed = False
-        if self._durability == "aof" and self._kept == "none":
+        if self._durability == "aof" and not is_kept:
+            lacks = "keeps no append-only file" if self._kept == "none" else "never syncs its append-only file"
             raise CannotBeDone(
-                f"{url.shown} keeps no append-only file; start it with --appendonly yes, or say &durability=none"
+                f"{url.shown} {lacks}; start it with --appendonly yes --appendfsync always, or say &durability=none"
             )
+        for name, asked, is_there in (
+            ("quantization", url.quantization, about["quantization"]),
+            ("partitions", url.partitions, about["partitions"]),
+        ):
+            if asked and asked != is_there:
+                raise BadSettings(f"{url.shown} was made with {name}={is_there}, got {name}={asked}; leave it out of the URL")
 
     @classmethod
     def open(cls, url: RedisUrl, create: StoreInfo | None, *, read_only: bool) -> RedisStore:
@@ -161,7 +200,23 @@ class RedisStore(VectorStore):
     def _upsert(self, batch: Batch) -> None:
         """A batch of which a part was refused is there in part; sent again, it ends as if it had been sent once."""
         self._check_writable()
-        last = int(self._asked({self._partitions[0].about: [("INCRBY", self._partitions[0].seq, len(batch.ids))]})[0][0])
+        for _ in range(_ATTEMPTS):
+            newest = self._written(batch)
+            if not newest or newest <= self._last_number():
+                return  # nothing newer was there, or another writer's, whose number came later
+            counter = self._partitions[0]
+            # The node of the counter was restored from an older state than the others.
+            self._asked({counter.about: [("EVAL", _RAISE, 1, counter.seq, newest)]})
+        raise CannotBeDone(f"{self._url.shown} gives numbers that are older than its records; restore it from one backup")
+
+    def _last_number(self) -> int:
+        counter = self._partitions[0]
+        return int(self._asked({counter.about: [("GET", counter.seq)]})[0][0] or 0)
+
+    def _written(self, batch: Batch) -> int:
+        """The highest number of a record that was passed over because it is newer; 0 where none was."""
+        counter = self._partitions[0]
+        last = int(self._asked({counter.about: [("INCRBY", counter.seq, len(batch.ids))]})[0][0])
         mode = "NOQUANT" if self._about["quantization"] == "none" else "Q8"
         arguments: dict[int, list[Any]] = {}
         for place, (one, text) in enumerate(zip(batch.ids, batch.metadata, strict=True)):
@@ -172,11 +227,13 @@ class RedisStore(VectorStore):
         step = 5 * WRITE_TOGETHER
         calls = {
             number: [
-                self._partitions[number].script(_WRITE, mode, *of[start : start + step]) for start in range(0, len(of), step)
+                self._partitions[number].script(_WRITE, self._store, mode, *of[start : start + step])
+                for start in range(0, len(of), step)
             ]
             for number, of in arguments.items()
         }
-        self._durably(calls)
+        scripts = 0 if self._durability == "none" else 1  # its last reply is that of the wait
+        return max(int(one) for of in self._durably(calls) for one in of[: len(of) - scripts])
 
     def _delete(self, ids: list[str]) -> int:
         """How many were there, as the server says; of a call whose first answer was lost, as it says to the second."""
@@ -184,15 +241,18 @@ class RedisStore(VectorStore):
         by_partition: dict[int, list[str]] = {}
         for one in ids:
             by_partition.setdefault(self._number_of(one), []).append(one)
-        calls = {number: [self._partitions[number].script(_DELETE, *some)] for number, some in by_partition.items()}
+        calls = {
+            number: [self._partitions[number].script(_DELETE, self._store, *some)] for number, some in by_partition.items()
+        }
         return sum(int(replies[0]) for replies in self._durably(calls))
 
     def _durably(self, calls: dict[int, list[Command]]) -> list[list[Reply]]:
         """Done, and on the disk of each node if the store's writes are to be."""
-        waits: Command | None = ("WAITAOF", 1, 0, _DURABLE_MS) if self._durability == "aof" else None
+        limit_ms = int(1000 * _DURABLE_SHARE * self._url.timeout_s)
+        waits: Command | None = ("WAITAOF", 1, 0, limit_ms) if self._durability == "aof" else None
         replies = self._asked({self._partitions[number].about: commands for number, commands in calls.items()}, last=waits)
         if waits is not None and any(int(one[-1][0]) < 1 for one in replies):
-            raise StoreWriteFailed(f"{self._url.shown} did not bring the write to its disk within {_DURABLE_MS // 1000} s")
+            raise StoreWriteFailed(f"{self._url.shown} did not bring the write to its disk within {limit_ms / 1000:g} s")
         return replies
 
     # ---- reading
@@ -202,33 +262,41 @@ class RedisStore(VectorStore):
         asks = dict.fromkeys(range(len(queries)))
         searches = {row: _Search(k + 1) for row in asks}
         answers: dict[int, list[Match]] = {}
+        known: dict[tuple[int, int, str], _Record] = {}
         for _ in range(_ATTEMPTS):
-            for row, found in self._searched(queries, searches, k, where, cases).items():
+            for row, found in self._searched(queries, searches, k, where, cases, known).items():
                 answers[row] = found
                 del searches[row]
             if not searches:
                 return [answers[row] for row in asks]
-        raise CannotBeDone(f"{self._url.shown} changed under each of {_ATTEMPTS} attempts to read it; try again")
+        raise CannotBeDone(f"{self._url.shown} changed under each of {_ATTEMPTS} attempts to read it; try again, or verify it")
 
     def _searched(
-        self, queries: Vectors, searches: dict[int, _Search], k: int, where: Filter | None, cases: Sequence[str]
+        self,
+        queries: Vectors,
+        searches: dict[int, _Search],
+        k: int,
+        where: Filter | None,
+        cases: Sequence[str],
+        known: dict[tuple[int, int, str], _Record],
     ) -> dict[int, list[Match]]:
-        """The answers of those searches that came to an end; the others now ask for more."""
+        """The answers of those searches that came to an end; the others now ask for more. known: records, added to."""
         if not any(self._sizes):
             self._sizes = [int(one[0]) for one in self._of_all(lambda part: [("VCARD", part.vectors)])]
         lists = self._candidates(queries, searches, cases)
         if lists is None:
             return {}
         done: dict[int, list[_Hit]] = {}
-        records = self._records({hit for of in lists.values() for hits, _ in of for hit in hits}) if where is not None else None
+        if where is not None:
+            self._learn({hit.key for of in lists.values() for hits, _ in of for hit in hits}, known)
         answers: dict[int, list[Match]] = {}
         for row, of in lists.items():
             search = searches[row]
             hits = sorted({hit for found, _ in of for hit in found}, key=lambda hit: (-hit.score, hit.seq))
-            if records is not None and where is not None:
-                if any(records[hit] is None for hit in hits):
+            if where is not None:
+                if any(hit.key not in known for hit in hits):
                     continue  # replaced or deleted since: look again
-                hits = [hit for hit in hits if where.matches(metadata_object(_text(records[hit])))]
+                hits = [hit for hit in hits if where.matches(metadata_object(known[hit.key].text))]
             horizon = max((end for _, end in of), default=-np.inf)  # what no list holds scores no higher
             is_deep = search.count > max(_MOST_TIES, 4 * k)
             if horizon == -np.inf or (len(hits) >= k and (is_deep or hits[k - 1].score > horizon)):
@@ -236,14 +304,10 @@ class RedisStore(VectorStore):
             else:
                 search.is_exact = search.is_exact or where is not None or horizon == np.inf
                 search.count = search.count if horizon == np.inf else 4 * search.count
-        if records is None:
-            records = self._records({hit for hits in done.values() for hit in hits})
+        self._learn({hit.key for hits in done.values() for hit in hits}, known)
         for row, hits in done.items():
-            texts = [records[hit] for hit in hits]
-            if None not in texts:
-                answers[row] = [
-                    Match(Item(hit.id, metadata_object(_text(text))), hit.score) for hit, text in zip(hits, texts, strict=True)
-                ]
+            if all(hit.key in known for hit in hits):
+                answers[row] = [Match(Item(hit.id, metadata_object(known[hit.key].text)), hit.score) for hit in hits]
         return answers
 
     def _candidates(
@@ -255,11 +319,13 @@ class RedisStore(VectorStore):
         others wrote meanwhile: a search runs beside writes, and of an item that is replaced it may see neither version.
         """
         plan = [(row, case) for row in searches for case in cases]
+        small = [self._is_small(number) for number in range(len(self._partitions))]
         replies = self._of_all(
             lambda part: [
                 ("GET", part.writes),
                 ("VCARD", part.vectors),
-                *(self._similar(part, queries[row], searches[row], case) for row, case in plan),
+                ("ZCARD", part.ids),
+                *(self._similar(part, queries[row], searches[row], case, is_small=small[part.number]) for row, case in plan),
                 ("GET", part.writes),
             ]
         )
@@ -270,15 +336,16 @@ class RedisStore(VectorStore):
                 search.disturbed += 1
             return None
         found: dict[int, list[tuple[list[_Hit], float]]] = {row: [] for row in searches}
-        for number, (_, size, *lists, _) in enumerate(replies):
-            was_small = self._is_small(number)
+        for number, (_, size, ids, *lists, _) in enumerate(replies):
+            if int(ids) and not int(size):
+                raise StoreDamaged(f"{self._url.shown} has lost {self._partitions[number].vectors}; restore it from a backup")
             self._sizes[number] = int(size)
             for (row, _), reply in zip(plan, lists, strict=True):
                 search = searches[row]
                 hits = [_hit(name, score, number) for name, score in _pairs(reply)]
                 if len(hits) >= search.count:
                     end = min(hit.score for hit in hits)
-                elif search.is_exact or was_small or len(hits) >= int(size):
+                elif search.is_exact or small[number] or len(hits) >= int(size):
                     end = -np.inf
                 else:
                     end = np.inf if len(hits) < min(search.count, int(size)) else -np.inf
@@ -288,12 +355,13 @@ class RedisStore(VectorStore):
     def _is_small(self, number: int) -> bool:
         return self._sizes[number] <= SMALL_ITEMS
 
-    def _similar(self, part: _Partition, query: Vectors, search: _Search, case: str) -> Command:
+    @staticmethod
+    def _similar(part: _Partition, query: Vectors, search: _Search, case: str, *, is_small: bool) -> Command:
         command: list[Any] = ["VSIM", part.vectors, "FP32", query.astype("<f4", copy=False).tobytes(), "WITHSCORES"]
         command += ["COUNT", search.count]
         if case != EVERYTHING:
             command += ["FILTER", case]
-        if search.is_exact or self._is_small(part.number):
+        if search.is_exact or is_small:
             command.append("TRUTH")
         else:
             command += ["EF", max(SEARCH_EFFORT, search.count)]
@@ -301,21 +369,20 @@ class RedisStore(VectorStore):
             command.append("NOTHREAD")  # nothing else runs meanwhile
         return tuple(command)
 
-    def _records(self, hits: set[_Hit]) -> dict[_Hit, _Record | None]:
-        """The record of each hit, None where the item was replaced or deleted since it was found."""
-        wanted: dict[int, list[_Hit]] = {}
-        for hit in hits:
-            wanted.setdefault(hit.partition, []).append(hit)
+    def _learn(self, keys: set[tuple[int, int, str]], known: dict[tuple[int, int, str], _Record]) -> None:
+        """Read the records that are not known; one that was replaced or deleted since it was found stays unknown."""
+        wanted: dict[int, list[tuple[int, int, str]]] = {}
+        for key in keys - known.keys():
+            wanted.setdefault(key[0], []).append(key)
         calls = {
-            self._partitions[number].about: [("HMGET", self._partitions[number].records, *(hit.id for hit in some))]
+            self._partitions[number].about: [("HMGET", self._partitions[number].records, *(one for _, _, one in some))]
             for number, some in wanted.items()
         }
-        found: dict[_Hit, _Record | None] = {}
         for some, replies in zip(wanted.values(), self._asked(calls), strict=True):
-            for hit, reply in zip(some, replies[0], strict=True):
+            for key, reply in zip(some, replies[0], strict=True):
                 record = _record(reply)
-                found[hit] = record if record is not None and record.seq == hit.seq else None
-        return found
+                if record is not None and record.seq == key[1]:
+                    known[key] = record
 
     def _get(self, ids: list[str]) -> list[Item | None]:
         found = self._records_of(ids)
@@ -362,77 +429,86 @@ class RedisStore(VectorStore):
     def scan(self, where: Filter | str | None = None) -> Iterator[Item]:
         found = as_filter(where)
         for part in self._partitions:
-            for one, record in self._walk(part):
-                item = Item(one, metadata_object(record.text))
-                if found is None or found.matches(item.metadata):
-                    yield item
+            for ids in self._pages(part):
+                for one, record in self._records_of(ids).items():
+                    item = Item(one, metadata_object(record.text)) if record is not None else None
+                    if item is not None and (found is None or found.matches(item.metadata)):
+                        yield item
 
-    def _walk(self, part: _Partition) -> Iterator[tuple[str, _Record]]:
-        """Id and record of every item of a partition, by id; one that is there throughout comes once."""
+    def _pages(self, part: _Partition) -> Iterator[list[str]]:
+        """The ids of a partition, by name; one that is there throughout comes once."""
         after = "-"
         while True:
             (page,) = self._asked({part.about: [("ZRANGE", part.ids, after, "+", "BYLEX", "LIMIT", 0, PAGE)]})[0]
             if not page:
                 return
             ids = [_decoded(one) for one in page]
-            found = self._records_of(ids)
-            yield from ((one, record) for one in ids if (record := found[one]) is not None)
+            yield ids
             after = f"({ids[-1]}"
 
     # ---- looking after it
 
     def verify(self) -> VerifyReport:
-        """Compare ids, records, vectors and attributes of every item; what differs is looked at twice: others may write."""
+        """Compare ids, records, vectors and attributes of every item. What differs is told if its version stayed the same."""
         problems: list[str] = []
         read = 0
         for part in self._partitions:
-            suspects: list[str] = []
-            for page in _paged(self._walk(part)):
-                read += len(page)
-                suspects += self._differing(dict(page))
-            again = {one: record for one, record in self._records_of(suspects).items() if record is not None}
-            problems += [
-                f"partition {part.number}: id {one!r} {self._difference(one, again[one])}" for one in self._differing(again)
-            ]
+            for ids in self._pages(part):
+                read += len(ids)
+                suspects = [one for one, why in self._differences(self._raw_records(ids)).items() if why]
+                problems += self._confirmed(part, suspects)
             problems += self._miscounted(part)
         return VerifyReport(items=read, checked={"records": read, "vectors": read}, problems=problems)
 
-    def _differing(self, records: dict[str, _Record]) -> list[str]:
-        return [one for one, why in self._differences(records).items() if why]
+    def _confirmed(self, part: _Partition, suspects: list[str]) -> list[str]:
+        """What still differs of items whose version is the same before and after it was looked at; others may be writing."""
+        before = self._raw_records(suspects)
+        found = self._differences(before)
+        after = self._raw_records(suspects)
+        return [
+            f"partition {part.number}: id {one!r} {found[one]}" for one in suspects if found[one] and before[one] == after[one]
+        ]
 
-    def _difference(self, one: str, record: _Record) -> str:
-        return self._differences({one: record})[one] or "differed while it was read"
-
-    def _differences(self, records: dict[str, _Record]) -> dict[str, str]:
-        rows = self._rows({one: record.seq for one, record in records.items()})
+    def _raw_records(self, ids: Sequence[str]) -> dict[str, bytes | None]:
         calls: dict[str, list[Command]] = {}
-        order: dict[str, list[str]] = {}
-        for one, record in records.items():
+        for one in ids:
             part = self._partitions[self._number_of(one)]
-            calls.setdefault(part.about, []).append(("VGETATTR", part.vectors, f"{record.seq}:{one}"))
-            order.setdefault(part.about, []).append(one)
-        told = {
-            one: reply
-            for (about, ids), replies in zip(order.items(), self._asked(calls), strict=True)
-            for one, reply in zip(ids, replies, strict=True)
-        }
+            calls.setdefault(part.about, []).append(("HGET", part.records, one))
+        replies = {about: iter(of) for about, of in zip(calls, self._asked(calls), strict=True)}
+        return {one: next(replies[self._partitions[self._number_of(one)].about]) for one in ids}
+
+    def _differences(self, raw: dict[str, bytes | None]) -> dict[str, str]:
+        """What is wrong with each item of such a record, empty where nothing is."""
         found: dict[str, str] = {}
-        for one, record in records.items():
-            row = rows[one]
+        records: dict[str, _Record] = {}
+        for one, text in raw.items():
+            found[one] = ""  # also of one that was deleted since; ids without a record are counted
             try:
-                wanted = attributes(metadata_object(record.text))
+                record = _record(text)
+                if record is not None:
+                    metadata_object(record.text)
+                    records[one] = record
             except StoreDamaged as error:
                 found[one] = f"has a record that cannot be read: {error}"
-                continue
+        rows = self._rows({one: record.seq for one, record in records.items()})
+        told = self._attributes({one: record.seq for one, record in records.items()})
+        for one, record in records.items():
+            row = rows[one]
             if row is None:
                 found[one] = "has no vector"
             elif row.shape != (self.dim,) or not np.isfinite(row).all() or abs(float(np.linalg.norm(row)) - 1) > 0.05:
                 found[one] = f"has a vector that is no unit row of {self.dim}"
-            elif told[one] is None or _decoded(told[one]) != wanted:
+            elif told[one] != attributes(metadata_object(record.text)).encode():
                 found[one] = "has attributes that are not its record's"
-            else:
-                found[one] = ""
         return found
+
+    def _attributes(self, seqs: dict[str, int]) -> dict[str, bytes | None]:
+        calls: dict[str, list[Command]] = {}
+        for one, seq in seqs.items():
+            part = self._partitions[self._number_of(one)]
+            calls.setdefault(part.about, []).append(("VGETATTR", part.vectors, f"{seq}:{one}"))
+        replies = {about: iter(of) for about, of in zip(calls, self._asked(calls), strict=True)}
+        return {one: next(replies[self._partitions[self._number_of(one)].about]) for one in seqs}
 
     def _miscounted(self, part: _Partition) -> list[str]:
         for _ in range(3):
@@ -445,6 +521,7 @@ class RedisStore(VectorStore):
     def compact(self) -> None:
         """Nothing to do: the server gives back the room of what is replaced and deleted by itself."""
         self._check_writable()
+        self._asked({self._partitions[0].about: []})
 
     def close(self) -> None:
         self._is_closed = True
@@ -463,12 +540,12 @@ class RedisStore(VectorStore):
         return self._asked({part.about: commands(part) for part in self._partitions})
 
     def _asked(self, calls: dict[str, list[Command]], *, last: Command | None = None) -> list[list[Reply]]:
-        """Replies for each key in order; the store's own key is looked for beside, since a lost partition looks empty."""
+        """Replies for each key in order; the partition is asked for beside: a lost one, or another store's, looks right."""
         if self._is_closed:
             raise WrongUse(f"{self._url.shown} was closed; open it again")
-        replies = self._link.ask({about: [("EXISTS", about), *commands] for about, commands in calls.items()}, last=last)
+        replies = self._link.ask({about: [("GET", about), *commands] for about, commands in calls.items()}, last=last)
         for about in calls:
-            if not int(replies[about][0]):
+            if self._store not in _decoded(replies[about][0] or b""):
                 raise StoreDamaged(f"{self._url.shown} has lost {about}; restore the server from its backup, or index anew")
         return [replies[about][1:] for about in calls]
 
@@ -492,48 +569,82 @@ class _Partition:
 
 
 def _read_about(url: RedisUrl, link: RedisLink) -> Metadata | None:
+    """What the store says of itself; None where there is none, or one that is still being made."""
     first = _Partition(url.index, 0)
     text = link.ask({first.about: [("GET", first.about)]})[first.about][0]
     if text is None:
         return None
+    about = _parsed(url, text)
+    if about.get("making"):
+        return None
+    others = [_Partition(url.index, number).about for number in range(1, about["partitions"])]
+    found = link.ask({name: [("GET", name)] for name in others})
+    if lost := [name for name in others if about["store"] not in _decoded(found[name][0] or b"")]:
+        raise StoreDamaged(
+            f"{url.shown} has lost {lost[0]} ({len(lost)} of {about['partitions']} partitions); restore it from a backup"
+        )
+    return about
+
+
+def _parsed(url: RedisUrl, text: bytes) -> Metadata:
     try:
         about: Metadata = json.loads(text)
-        is_ours = about["format"] == FORMAT
-        partitions, version = int(about["partitions"]), int(about["version"])
+        kinds = {"store": str, "partitions": int, "version": int, "dim": int, "quantization": str, "created": str}
+        wrong = [name for name, kind in kinds.items() if not isinstance(about[name], kind)]
+        is_ours = about["format"] == FORMAT and not wrong
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreDamaged(f"{url.shown}: {first.about} does not describe a store: {error}") from error
-    if not is_ours or version != VERSION:
-        raise StoreDamaged(f"{url.shown} is of format {about.get('format')} {version}; this version reads {FORMAT} {VERSION}")
-    others = [_Partition(url.index, number).about for number in range(1, partitions)]
-    found = link.ask({name: [("EXISTS", name)] for name in others})
-    if lost := [name for name in others if not int(found[name][0])]:
-        raise StoreDamaged(f"{url.shown} has lost {lost[0]} ({len(lost)} of {partitions} partitions); restore it from a backup")
+        raise StoreDamaged(f"{url.shown} does not describe a store: {error}") from error
+    if not is_ours or about["version"] != VERSION:
+        raise StoreDamaged(f"{url.shown} is not of format {FORMAT} {VERSION}, which this version reads")
     return about
 
 
 def _make(url: RedisUrl, link: RedisLink, create: StoreInfo) -> Metadata:
-    """Partition 0 is written last: only then is the store there. Of two makers at once, the first one's counts."""
+    """Partition 0 is written first, as being made, and again when all others are there. Of several makers, and after one that
+    was killed, each brings to its end what is written in partition 0. Raises StoreDamaged over what is left of another store.
+    """
     info = checked_info(create)
-    count = url.partitions or (CLUSTER_PARTITIONS if url.is_cluster else 1)
+    first = _Partition(url.index, 0)
     about: Metadata = {
         "format": FORMAT,
         "version": VERSION,
+        "store": uuid4().hex,
         "dim": info.dim,
         "fingerprint": info.fingerprint,
         "model": info.model,
         "metric": info.metric,
         "created": info.created or datetime.now(UTC).isoformat(timespec="seconds"),
         "quantization": url.quantization or "none",
-        "partitions": count,
+        "partitions": url.partitions or (CLUSTER_PARTITIONS if url.is_cluster else 1),
     }
-    for number in (*range(1, count), 0):
-        name = _Partition(url.index, number).about
-        text = json.dumps(about) if number == 0 else json.dumps({"partition": number, "of": count})
-        link.ask({name: [("SET", name, text, "NX")]})
-    found = _read_about(url, link)
-    if found is None:
-        raise CannotBeDone(f"{url.shown} was taken away while it was being made; try again")
-    return found
+    is_new, text = _claimed(link, url, first, json.dumps(about | {"making": True}))
+    made = about if is_new else _parsed(url, text)
+    for number in range(1, made["partitions"]):
+        mine = json.dumps({"store": made["store"], "partition": number, "of": made["partitions"]})
+        part = _Partition(url.index, number)
+        is_new, text = _claimed(link, url, part, mine)
+        if not is_new and made["store"] not in _decoded(text):
+            raise _remains(url, part)
+    final = {name: value for name, value in made.items() if name != "making"}
+    link.ask({first.about: [("SET", first.about, json.dumps(final), "XX")]})
+    return final
+
+
+def _claimed(link: RedisLink, url: RedisUrl, part: _Partition, about: str) -> tuple[bool, bytes]:
+    """Whether a partition was free and is ours now, and what it says of itself. Raises StoreDamaged over another's data."""
+    calls: list[Command] = [("EXISTS", part.records, part.vectors), ("SET", part.about, about, "NX"), ("GET", part.about)]
+    left, was_set, text = link.ask({part.about: calls})[part.about]
+    if was_set and int(left):
+        link.ask({part.about: [("DEL", part.about)]})
+        raise _remains(url, part)
+    return bool(was_set), text or b""
+
+
+def _remains(url: RedisUrl, part: _Partition) -> StoreDamaged:
+    keys = part.about.removesuffix("about")
+    return StoreDamaged(
+        f"{url.shown} cannot be made over the remains of another store: restore that, or delete the keys {keys}*"
+    )
 
 
 def _hit(name: bytes | str, score: Any, partition: int) -> _Hit:
@@ -557,11 +668,6 @@ def _record(reply: bytes | None) -> _Record | None:
     return _Record(int(seq), text)
 
 
-def _text(record: _Record | None) -> str:
-    assert record is not None
-    return record.text
-
-
 def _vector(reply: Reply) -> Vectors | None:
     """(dim,) of what VEMB RAW answers: kind, bytes, length, and for int8 the range."""
     if reply is None:
@@ -573,15 +679,7 @@ def _vector(reply: Reply) -> Vectors | None:
 
 
 def _decoded(text: bytes | str) -> str:
-    return text if isinstance(text, str) else text.decode()
-
-
-def _paged(items: Iterator[tuple[str, _Record]]) -> Iterator[list[tuple[str, _Record]]]:
-    page: list[tuple[str, _Record]] = []
-    for one in items:
-        page.append(one)
-        if len(page) == PAGE:
-            yield page
-            page = []
-    if page:
-        yield page
+    try:
+        return text if isinstance(text, str) else text.decode()
+    except UnicodeDecodeError as error:
+        raise StoreDamaged(f"Redis holds what is no text: {text[:40]!r}") from error

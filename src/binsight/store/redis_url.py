@@ -13,6 +13,7 @@ SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 Durability = Literal["aof", "none"]
 Quantization = Literal["none", "int8"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_PATH = re.compile(r"(/[0-9]{0,4})?")
 _KNOWN = ("index", "durability", "quantization", "partitions", "timeout_s", "retry_s", "ca")
 
 
@@ -43,8 +44,17 @@ def parse(url: str) -> RedisUrl:
         parts = urlsplit(url)
         port = parts.port
         given = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    except ValueError as error:
-        raise BadSettings(f"want redis://HOST:PORT/0?index=NAME, got a URL that cannot be read: {error}") from error
+    except ValueError:  # its text may show the password
+        raise BadSettings(
+            "want redis://USER:PASSWORD@HOST:PORT/0?index=NAME, got a URL that cannot be read; write / # ? @ in a "
+            "password as %2F %23 %3F %40"
+        ) from None
+    if not _PATH.fullmatch(parts.path) or parts.fragment:
+        raise BadSettings(
+            "want the number of a database after the port, as in redis://HOST:6379/0?index=NAME, got another path"
+        )
+    if len(given) > len({name for name, _ in given}):
+        raise BadSettings("want each parameter of a store's URL once")
     if parts.scheme not in SCHEMES or not parts.hostname:
         raise BadSettings(f"want redis://HOST:PORT/0?index=NAME, got {parts.scheme}://{parts.hostname or ''}")
     values = dict(given)
@@ -56,9 +66,12 @@ def parse(url: str) -> RedisUrl:
             "for example redis://localhost:6379/0?index=parts"
         )
     is_cluster = parts.scheme.endswith("+cluster")
+    if values.get("ca") and not parts.scheme.startswith("rediss"):
+        raise BadSettings("&ca= names the certificates that TLS trusts; give it with rediss://")
     if is_cluster and parts.path.strip("/") not in ("", "0"):
         raise BadSettings(f"a cluster has only database 0, got {parts.path.strip('/')!r}")
-    where = f"{parts.hostname}:{port or 6379}{parts.path}"
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    where = f"{host}:{port or 6379}{parts.path}"
     return RedisUrl(
         server=urlunsplit((parts.scheme.removesuffix("+cluster"), parts.netloc, parts.path or "/0", "", "")),
         shown=f"{parts.scheme}://{where}?index={values['index']}",

@@ -45,7 +45,7 @@ class FrozenStages:
     def features(self, maps: Tensor, run: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Pooled features float32 (n, dim) of `maps`, as the learning part computes them. run: the backbone, compiled."""
         with _passed_over(self._frozen):
-            pooled = (run or self._backbone)(maps)
+            pooled = (self._backbone if run is None else run)(maps)
         return pooled.float()
 
 
