@@ -68,11 +68,11 @@ class RedisServer:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        program = self.program or command()
         self.folder.mkdir(parents=True, exist_ok=True)
-        log = (self.folder / "log").open("ab")
         arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "", *self.options]
-        self.process = subprocess.Popen([*(self.program or command()), *arguments], stdout=log, stderr=log)
-        log.close()
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen([*program, *arguments], stdout=log, stderr=log)
         deadline = time.monotonic() + 20
         while True:
             try:
