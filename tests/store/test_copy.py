@@ -128,6 +128,20 @@ def test_a_source_that_is_written_meanwhile_gives_no_mixed_items(redis_8: RedisS
         assert copy_items(source, target).problems == []
 
 
+def test_an_item_deleted_while_its_page_is_read_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store("exact:", create=INFO) as source, open_store("exact:", create=INFO) as target:
+        filled(source, 30)
+        vectors_of = source.vectors_of
+
+        def deleted_first(ids: list[str]) -> Vectors:
+            source.delete(["i7"])
+            return vectors_of(ids)
+
+        monkeypatch.setattr(source, "vectors_of", deleted_first)
+        assert copy_items(source, target) == CopyReport(29, 0, [])
+        assert equal(source, target)
+
+
 def test_another_model_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     other = StoreInfo(DIM, "f" * 64, "other")
     with open_store("exact:", create=INFO) as source, open_store(tmp_path / "t.store", create=other) as target:

@@ -8,13 +8,14 @@ from itertools import islice
 
 import numpy as np
 
-from binsight.errors import UnknownItem
+from binsight.errors import CannotBeDone, UnknownItem
 from binsight.records import Item
 from binsight.store.base import VectorStore
 from binsight.vectors import Vectors, normalise
 
 _TOGETHER = 500
 _CLOSE = 1e-5  # between numbers of equal vectors
+_READS = 100  # of a page whose items others replace meanwhile
 _TURNS = 5  # the last one only compares
 Progress = Callable[[int, int], None]  # items done, of how many
 
@@ -56,19 +57,25 @@ def copy_items(source: VectorStore, target: VectorStore, *, progress: Progress |
 
 
 def _pages(store: VectorStore) -> Iterator[tuple[list[Item], Vectors]]:
-    """Items with their vectors; what was deleted or replaced while it was read is left out."""
+    """Items with their vectors, each of one version; what others replace meanwhile is read again. Raises CannotBeDone."""
     for page in _paged(store.scan()):
-        before = {item.id: item for item in store.get([item.id for item in page]) if item is not None}
-        try:
-            rows = store.vectors_of(list(before))
-        except UnknownItem:
-            continue  # deleted just now, and the next turn reads the others
-        same = [
-            row for row, (one, item) in enumerate(zip(before.values(), store.get(list(before)), strict=True)) if one == item
-        ]
-        if same:
-            items = list(before.values())
-            yield [items[row] for row in same], normalise(rows[same])
+        ids = [item.id for item in page]
+        for _ in range(_READS):
+            before = {item.id: item for item in store.get(ids) if item is not None}
+            ids = list(before)
+            try:
+                rows = store.vectors_of(ids)
+            except UnknownItem:
+                continue  # one was deleted just now
+            after = store.get(ids)
+            same = [row for row, one in enumerate(ids) if before[one] == after[row]]
+            if same:
+                yield [before[ids[row]] for row in same], normalise(rows[same])
+            ids = [one for one, item in zip(ids, after, strict=True) if item is not None and before[one] != item]
+            if not ids:
+                break
+        else:
+            raise CannotBeDone(f"{ids[0]!r} changes faster than it can be copied; copy again while fewer write")
 
 
 def _differing(items: list[Item], rows: Vectors, target: VectorStore, *, is_exact: bool) -> list[int]:

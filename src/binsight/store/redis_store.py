@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, final
@@ -319,7 +319,7 @@ class RedisStore(VectorStore):
         others wrote meanwhile: a search runs beside writes, and of an item that is replaced it may see neither version.
         """
         plan = [(row, case) for row in searches for case in cases]
-        small = [self._is_small(number) for number in range(len(self._partitions))]
+        small = [size <= SMALL_ITEMS for size in self._sizes]
         replies = self._of_all(
             lambda part: [
                 ("GET", part.writes),
@@ -348,12 +348,9 @@ class RedisStore(VectorStore):
                 elif search.is_exact or small[number] or len(hits) >= int(size):
                     end = -np.inf
                 else:
-                    end = np.inf if len(hits) < min(search.count, int(size)) else -np.inf
+                    end = np.inf
                 found[row].append((hits, end))
         return found
-
-    def _is_small(self, number: int) -> bool:
-        return self._sizes[number] <= SMALL_ITEMS
 
     @staticmethod
     def _similar(part: _Partition, query: Vectors, search: _Search, case: str, *, is_small: bool) -> Command:
@@ -389,16 +386,20 @@ class RedisStore(VectorStore):
         return [None if (record := found[one]) is None else Item(one, metadata_object(record.text)) for one in ids]
 
     def _records_of(self, ids: Sequence[str]) -> dict[str, _Record | None]:
+        return {one: _record(raw) for one, raw in self._raw_records(ids).items()}
+
+    def _raw_records(self, ids: Sequence[str]) -> dict[str, bytes | None]:
+        return self._each(ids, lambda part, one: ("HGET", part.records, one))
+
+    def _each(self, ids: Sequence[str], command: Callable[[_Partition, str], Command]) -> dict[str, Reply]:
+        """What Redis answers to one command for each id."""
         by_partition: dict[int, list[str]] = {}
         for one in dict.fromkeys(ids):
             by_partition.setdefault(self._number_of(one), []).append(one)
-        calls = {
-            self._partitions[number].about: [("HMGET", self._partitions[number].records, *some)]
-            for number, some in by_partition.items()
-        }
-        replies = self._asked(calls)
-        pairs = zip(by_partition.values(), replies, strict=True)
-        return {one: _record(record) for some, reply in pairs for one, record in zip(some, reply[0], strict=True)}
+        parts = [(self._partitions[number], some) for number, some in by_partition.items()]
+        replies = self._asked({part.about: [command(part, one) for one in some] for part, some in parts})
+        told = {one: reply for (_, some), of in zip(parts, replies, strict=True) for one, reply in zip(some, of, strict=True)}
+        return {one: told[one] for one in ids}
 
     def _vectors_of(self, ids: list[str]) -> Vectors:
         for _ in range(_ATTEMPTS):
@@ -414,17 +415,8 @@ class RedisStore(VectorStore):
 
     def _rows(self, seqs: dict[str, int]) -> dict[str, Vectors | None]:
         """The vector of each id at that number, None where it was replaced since: (dim,) each."""
-        by_partition: dict[int, list[str]] = {}
-        for one in seqs:
-            by_partition.setdefault(self._number_of(one), []).append(one)
-        calls = {
-            self._partitions[number].about: [
-                ("VEMB", self._partitions[number].vectors, f"{seqs[one]}:{one}", "RAW") for one in some
-            ]
-            for number, some in by_partition.items()
-        }
-        pairs = zip(by_partition.values(), self._asked(calls), strict=True)
-        return {one: _vector(reply) for some, replies in pairs for one, reply in zip(some, replies, strict=True)}
+        found = self._each(list(seqs), lambda part, one: ("VEMB", part.vectors, f"{seqs[one]}:{one}", "RAW"))
+        return {one: _vector(reply) for one, reply in found.items()}
 
     def scan(self, where: Filter | str | None = None) -> Iterator[Item]:
         found = as_filter(where)
@@ -469,14 +461,6 @@ class RedisStore(VectorStore):
             f"partition {part.number}: id {one!r} {found[one]}" for one in suspects if found[one] and before[one] == after[one]
         ]
 
-    def _raw_records(self, ids: Sequence[str]) -> dict[str, bytes | None]:
-        calls: dict[str, list[Command]] = {}
-        for one in ids:
-            part = self._partitions[self._number_of(one)]
-            calls.setdefault(part.about, []).append(("HGET", part.records, one))
-        replies = {about: iter(of) for about, of in zip(calls, self._asked(calls), strict=True)}
-        return {one: next(replies[self._partitions[self._number_of(one)].about]) for one in ids}
-
     def _differences(self, raw: dict[str, bytes | None]) -> dict[str, str]:
         """What is wrong with each item of such a record, empty where nothing is."""
         found: dict[str, str] = {}
@@ -491,7 +475,7 @@ class RedisStore(VectorStore):
             except StoreDamaged as error:
                 found[one] = f"has a record that cannot be read: {error}"
         rows = self._rows({one: record.seq for one, record in records.items()})
-        told = self._attributes({one: record.seq for one, record in records.items()})
+        told = self._each(list(records), lambda part, one: ("VGETATTR", part.vectors, f"{records[one].seq}:{one}"))
         for one, record in records.items():
             row = rows[one]
             if row is None:
@@ -501,14 +485,6 @@ class RedisStore(VectorStore):
             elif told[one] != attributes(metadata_object(record.text)).encode():
                 found[one] = "has attributes that are not its record's"
         return found
-
-    def _attributes(self, seqs: dict[str, int]) -> dict[str, bytes | None]:
-        calls: dict[str, list[Command]] = {}
-        for one, seq in seqs.items():
-            part = self._partitions[self._number_of(one)]
-            calls.setdefault(part.about, []).append(("VGETATTR", part.vectors, f"{seq}:{one}"))
-        replies = {about: iter(of) for about, of in zip(calls, self._asked(calls), strict=True)}
-        return {one: next(replies[self._partitions[self._number_of(one)].about]) for one in seqs}
 
     def _miscounted(self, part: _Partition) -> list[str]:
         for _ in range(3):
