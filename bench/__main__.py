@@ -13,6 +13,7 @@ ANYWHERE = (
     ["bench.store", "--rows", "100000"],
     ["bench.store", "--rows", "1000000"],
     ["bench.start"],
+    ["bench.serve"],
     ["bench.shared"],
 )
 WITH_REAL_PHOTOS = (["bench.model"], ["bench.ingest"], ["bench.real"], ["bench.accuracy"], ["bench.train"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from binsight import errors
+    from binsight.client import Client
     from binsight.encoder import Encoder, load_encoder
     from binsight.filters import Filter
     from binsight.records import Answer, Count, Encoded, Item, Match, StoreInfo
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Answer": "binsight.records",
+    "Client": "binsight.client",
     "Count": "binsight.records",
     "Encoded": "binsight.records",
     "Encoder": "binsight.encoder",
@@ -35,6 +37,7 @@ _HOMES = {
 
 __all__ = [
     "Answer",
+    "Client",
     "Count",
     "Encoded",
     "Encoder",

@@ -66,6 +66,14 @@ class NotAStore(WrongUse):
     """A URL or folder that holds no store."""
 
 
+class AccessDenied(WrongUse):
+    """A server wants an API key, or one that may do more."""
+
+
+class TooLarge(WrongUse):
+    """More was sent to a server than it takes at once."""
+
+
 class BadImage(Refused):
     """Bytes that are not a picture we read, or one that is damaged or too large."""
 
@@ -100,6 +108,14 @@ class StoreWriteFailed(CannotBeDone):
 
 class StoreUnavailable(CannotBeDone):
     """A shared store's server cannot be reached, or is not ready; the same call may do later."""
+
+
+class Overloaded(CannotBeDone):
+    """A server that has no place for one request more now, or could not end one in time; nothing else is wrong."""
+
+
+class ServerUnreachable(CannotBeDone):
+    """A server that cannot be reached, or whose answer cannot be read."""
 
 
 class MissingExtra(CannotBeDone):

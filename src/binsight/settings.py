@@ -21,6 +21,17 @@ class Settings(BaseSettings):
     batch_size: int = Field(128, ge=1, le=4096, description="pictures encoded and committed together")
     workers: int = Field(2, ge=1, le=64, description="threads that read and decode pictures")
     debug: bool = Field(False, description="show the traceback of an internal error")
+    api_keys: str = Field("", description="who may call the API, NAME:SCOPES:SHA256[:PER_SECOND] each, with commas between")
+    api_queue: int = Field(64, ge=1, le=4096, description="pictures the API holds at once; one more is answered with 503")
+    api_batch: int = Field(16, ge=1, le=256, description="pictures of several requests that pass the model together")
+    api_deadline_s: float = Field(30.0, gt=0, le=3600, description="seconds a request may take, its upload included")
+    api_drain_s: float = Field(
+        0.5, ge=0, le=600, description="seconds between 'not ready' and the last new request, at the end"
+    )
+    api_max_upload_bytes: int = Field(32 * 2**20, ge=1024, le=2**30, description="the largest body of a request")
+    api_max_pixels: int = Field(25_000_000, ge=1, le=2**30, description="the largest picture the API takes")
+    api_max_k: int = Field(1000, ge=1, le=100_000, description="the most matches one request may ask for")
+    api_cors: str = Field("", description="origins of web pages that may call the API, with commas between; none by default")
 
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None) -> Self:

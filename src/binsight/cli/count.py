@@ -10,7 +10,8 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from binsight.cli.output import count_json, interval, print_json, print_table, progress_on_stderr, say
+from binsight.cli.output import interval, print_json, print_table, progress_on_stderr, say
+from binsight.documents import count_json
 from binsight.encoder import Encoder
 from binsight.errors import BadImage, BadSettings
 from binsight.records import Count

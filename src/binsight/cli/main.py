@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from binsight import __version__
-from binsight.cli import count, data, demo, evaluate, export, index, join, search, store, train, tune
+from binsight.cli import count, data, demo, evaluate, export, index, join, search, serve, store, train, tune
 from binsight.errors import BinsightError, CannotBeDone, WrongUse
 
 OUR_BUG = 70
@@ -40,6 +40,7 @@ app.command("tune")(tune.tune)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("export")(export.export)
 app.command("join")(join.join)
+app.command("serve")(serve.serve)
 
 
 def _show_version(wanted: bool) -> None:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from binsight.paths import shown
-from binsight.records import Count, Match, Metadata
+from binsight.records import Count, Metadata
 from binsight.store.base import SOURCE_KEY
 
 _SURROGATES = re.compile("[\ud800-\udfff]+")
@@ -47,22 +47,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     for row in rows:
         table.add_row(*(Text(_printable(cell)) for cell in row))
     Console(soft_wrap=not sys.stdout.isatty()).print(table)
-
-
-def match_json(match: Match) -> Metadata:
-    return {"id": match.item.id, "score": round(match.score, 6), "metadata": match.item.metadata}
-
-
-def count_json(count: Count) -> Metadata:
-    """A count as every command and route prints it."""
-    return {
-        "value": count.value,
-        "expected": round(count.expected, 6),
-        "probabilities": [round(probability, 6) for probability in count.probabilities],
-        "more": round(count.more, 6),
-        "low": count.low,
-        "high": count.high,
-    }
 
 
 def interval(count: Count) -> str:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from binsight.cli.output import count_json, interval, match_json, print_json, print_table, say, show, told
+from binsight.cli.output import interval, print_json, print_table, say, show, told
+from binsight.documents import answer_json
 from binsight.filters import as_filter
 from binsight.paths import shown
 from binsight.search import checked_min_score
@@ -44,9 +45,7 @@ def search(
     matches = found.answer.matches
     if as_json:
         took = {"load": load_ms, "encode": found.encode_ms, "search": found.search_ms}
-        count = count_json(found.answer.count) if found.answer.count is not None else None
-        document = {"query": shown(image), "count": count, "matches": [match_json(match) for match in matches]}
-        print_json(document | {"took_ms": {name: round(value, 3) for name, value in took.items()}})
+        print_json({"query": shown(image)} | answer_json(found.answer, took))
         return 0
     if (seen := found.answer.count) is not None:
         show(f"items in the picture: {seen.value} ({interval(seen)})")

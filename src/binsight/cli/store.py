@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from binsight.cli.output import print_json, print_table, progress_on_stderr, say, show, told
+from binsight.documents import info_json
 from binsight.records import Item, Metadata, StoreInfo
 from binsight.store import open_store
 from binsight.store.copy import copy_items
@@ -114,13 +115,6 @@ def copy(
 def _plain(value: object) -> str:
     """A value for people: `rows=5, lists=2` in place of a Python dict."""
     return ", ".join(f"{name}={one}" for name, one in value.items()) if isinstance(value, dict) else str(value)
-
-
-def info_json(told_: StoreInfo) -> Metadata:
-    """What `store info --json` prints."""
-    document: Metadata = asdict(told_)
-    detail: Metadata = document.pop("detail")
-    return {"items": document.pop("items")} | document | detail
 
 
 def _item_json(one: str, item: Item | None) -> Metadata:

@@ -1,0 +1,52 @@
+"""How much a server takes on: places for requests and bytes, given at once or not at all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import final
+
+from binsight.api.problems import busy
+
+
+@final
+class Places:
+    """A number of places. Who finds too few is told at once to come again; nobody waits."""
+
+    def __init__(self, name: str, most: int) -> None:
+        self.name = name
+        self.most = most
+        self._taken = 0
+        self._lock = threading.Lock()  # places are given back by the threads that end the work
+
+    @property
+    def taken(self) -> int:
+        return self._taken
+
+    def expect(self, count: int = 1) -> None:
+        """Raise HttpProblem 503 where `take` would, without taking: before an upload is read for nothing."""
+        if self._taken + count > self.most:
+            raise self._full()
+
+    def take(self, count: int = 1) -> None:
+        """Raises HttpProblem 503 where fewer are free."""
+        with self._lock:
+            if self._taken + count > self.most:
+                raise self._full()
+            self._taken += count
+
+    def give_back(self, count: int = 1) -> None:
+        with self._lock:
+            self._taken -= count
+
+    @contextmanager
+    def taking(self, count: int = 1) -> Iterator[None]:
+        self.take(count)
+        try:
+            yield
+        finally:
+            self.give_back(count)
+
+    def _full(self) -> Exception:
+        return busy(f"all {self.most} places for {self.name} are taken; try again in a moment")

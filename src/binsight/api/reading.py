@@ -1,0 +1,106 @@
+"""From bodies of requests to checked arguments of the library."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+from pydantic_core import from_json
+from starlette.requests import Request
+
+from binsight.api.problems import HttpProblem
+from binsight.api.uploads import JSON_TYPE, Form, Upload
+from binsight.api.wire import ById, ByVector
+from binsight.errors import BadItem, BadSettings, BadVectors, WrongUse
+from binsight.records import Metadata
+from binsight.store.base import SOURCE_KEY, checked_id
+from binsight.vectors import Vectors, normalise
+
+M = TypeVar("M", bound=BaseModel)
+_ITEMS = b"/v1/items/"
+
+
+def document(text: bytes | str) -> Any:  # any JSON
+    """Raises HttpProblem 400 for what is no JSON."""
+    try:
+        return from_json(text)
+    except ValueError as error:
+        raise HttpProblem(400, f"the body is not JSON: {error}", name=WrongUse.__name__) from error
+
+
+def query_of(body: bytes) -> ByVector | ById:
+    """The JSON form of a search: with a `vector`, or else with an `id`."""
+    told = document(body)
+    return ByVector.model_validate(told) if isinstance(told, dict) and "vector" in told else ById.model_validate(told)
+
+
+def fields_of(model: type[M], form: Form) -> M:
+    """The text fields of a form."""
+    return model.model_validate(form.fields)
+
+
+def one_image(form: Form) -> Upload:
+    """The picture of a form that holds one."""
+    if len(form.images) != 1:
+        raise HttpProblem(422, f"want one part named image, got {len(form.images)}", name=WrongUse.__name__)
+    return form.images[0]
+
+
+def form_of(body: bytes | Form) -> Form:
+    """Raises HttpProblem 415 for JSON, where only a picture will do."""
+    if isinstance(body, bytes):
+        raise HttpProblem(415, f"want multipart/form-data with a part named image, got {JSON_TYPE}", name=WrongUse.__name__)
+    return body
+
+
+def unit_row(vector: list[float], dim: int) -> Vectors:
+    """(1, dim) of a vector of any length but zero. Raises BadVectors."""
+    return unit_rows([vector], dim)
+
+
+def unit_rows(vectors: list[list[float]], dim: int) -> Vectors:
+    """(n, dim) of vectors of any length but zero. Raises BadVectors, naming the first of another dimension."""
+    for number, vector in enumerate(vectors):
+        if len(vector) != dim:
+            raise BadVectors(f"want vectors of {dim} numbers, got {len(vector)} at row {number}")
+    rows: NDArray[np.float64] = np.array(vectors, np.float64)
+    return normalise(rows)
+
+
+def metadata_of(metadata: Metadata) -> Metadata:
+    """The same, once it holds nothing that is not the sender's to say."""
+    if SOURCE_KEY in metadata:
+        raise BadItem(f"the key {SOURCE_KEY} tells where `binsight index` found a picture; leave it out")
+    return metadata
+
+
+def metadata_field(form: Form) -> Metadata:
+    """The metadata of a form, JSON in its field `metadata`; empty where there is none. Other fields are refused."""
+    unknown = form.fields.keys() - {"metadata"}
+    if unknown:
+        raise HttpProblem(422, f"want no field but image and metadata, got {ascii(min(unknown))[:100]}", name=WrongUse.__name__)
+    told = document(form.fields.get("metadata", "{}"))
+    if not isinstance(told, dict):
+        raise BadItem(f"want metadata that is a JSON object, got {type(told).__name__}")
+    return metadata_of(told)
+
+
+def item_id(request: Request) -> str:
+    """The id in a path, whatever signs it is made of: each as UTF-8, percent-encoded where need be. Raises BadItem."""
+    raw: bytes = request.scope.get("raw_path") or b""
+    if not raw.startswith(_ITEMS):
+        return checked_id(request.path_params["item_id"])
+    try:
+        return checked_id(unquote_to_bytes(raw.removeprefix(_ITEMS)).decode())
+    except UnicodeDecodeError as error:
+        raise BadItem("want an id that is UTF-8, percent-encoded") from error
+
+
+def checked_most(k: int, most: int) -> int:
+    """k, once the server takes that many. Raises BadSettings."""
+    if k > most:
+        raise BadSettings(f"want k from 1 to {most}, got {k}; ask for fewer, or with a filter")
+    return k

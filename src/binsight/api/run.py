@@ -1,0 +1,149 @@
+"""One server process, from its port to its end: SIGTERM lets running requests finish."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
+from typing import final
+
+import uvicorn
+
+from binsight.api.app import create_app
+from binsight.api.connections import protocol_of
+from binsight.api.keys import Access, check_host, parse_keys
+from binsight.api.logs import log_as_json
+from binsight.api.metrics import Metrics
+from binsight.api.server import Server
+from binsight.api.service import Service
+from binsight.errors import BadSettings, CannotBeDone
+from binsight.settings import Settings
+from binsight.wiring import open_for_indexing, open_searcher
+
+_log = logging.getLogger(__name__)
+_BACKLOG = 2048  # connections that the system keeps until they are taken up
+_GRACE_S = 5.0  # beyond the deadline of a request, for its answer to be read
+
+
+def serve(
+    url: str,
+    model: str | None,
+    settings: Settings,
+    *,
+    host: str,
+    port: int,
+    allow_anonymous: bool = False,
+    read_only: bool = False,
+) -> signal.Signals:
+    """Answer requests until a signal; which one it was.
+
+    Raises BadSettings before anything is opened: for keys that cannot be read, for another address than this machine's own
+    where there are none. What keeps the model or the store from opening is raised too, once the port is free again.
+    """
+    keys = parse_keys(settings.api_keys)
+    check_host(host, keys, allow_anonymous=allow_anonymous)
+    opened = partial(_open, url, model, settings, read_only)
+    server = Server(opened, settings, Access(keys, allow_anonymous=allow_anonymous))
+    with _listening(host, port) as listener:
+        log_as_json()
+        ended_by = asyncio.run(_Process(server, settings).run(listener))
+    if server.failure is not None:
+        raise server.failure
+    return ended_by
+
+
+def _open(url: str, model: str | None, settings: Settings, read_only: bool, metrics: Metrics) -> Service:
+    if read_only:
+        searcher = open_searcher(url, model, settings)
+        assert searcher.encoder is not None
+        encoder, store = searcher.encoder, searcher.store
+    else:
+        encoder, store = open_for_indexing(url, model, settings)
+    try:
+        return Service(encoder, store, settings, metrics)
+    except BaseException:
+        store.close()
+        raise
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A bound socket, so that a port that is taken is told before the model is loaded.
+
+    Its protocol is named: of a socket of protocol 0 asyncio does not know that it is TCP, leaves Nagle's algorithm on, and each
+    answer waits 40 ms for the client's acknowledgement of its headers.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise BadSettings(f"want a host to listen on, got {host!r}: {error.strerror}") from error
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise CannotBeDone(f"cannot listen on {host} port {port}: {error}; choose another with --port") from error
+    return listener
+
+
+@final
+class _Process:
+    """uvicorn with signals of our own: uvicorn's would end the process by the signal, with another exit code than 0."""
+
+    def __init__(self, server: Server, settings: Settings) -> None:
+        self._server = server
+        self._drain_s = settings.api_drain_s
+        app = create_app(server, on_failure=self._stop)
+        config = uvicorn.Config(
+            app,
+            http=protocol_of(settings.api_deadline_s),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.api_deadline_s + _GRACE_S),
+        )
+        self._uvicorn = _Uvicorn(config)
+        self._ended_by = signal.SIGTERM
+        self._draining: asyncio.Task[None] | None = None
+
+    async def run(self, listener: socket.socket) -> signal.Signals:
+        loop = asyncio.get_running_loop()
+        for one in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(one, self._end, one)
+        host, port = listener.getsockname()[:2]
+        _log.info("listening", extra={"host": host, "port": port})
+        await self._uvicorn.serve(sockets=[listener])
+        return self._ended_by
+
+    def _end(self, by: signal.Signals) -> None:
+        """Say "not ready" first, so that who sends requests here turns elsewhere; a second signal waits for nothing."""
+        if self._draining is not None:
+            self._uvicorn.force_exit = True
+            self._stop()
+            return
+        self._ended_by = by
+        self._server.is_draining = True
+        self._draining = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        await asyncio.sleep(self._drain_s)
+        self._stop()
+
+    def _stop(self) -> None:
+        self._uvicorn.should_exit = True
+
+
+@final
+class _Uvicorn(uvicorn.Server):
+    """Leaves the signals alone."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield

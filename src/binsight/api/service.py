@@ -1,0 +1,105 @@
+"""What answers requests: a store, and a model behind its stages. Threads work; the event loop only waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from time import perf_counter
+from typing import TypeVar, final
+
+from binsight.api.batching import Batcher, Pixels, Told
+from binsight.api.metrics import Metrics, Stage
+from binsight.api.places import Places
+from binsight.encoder import Encoder
+from binsight.images import Limits
+from binsight.search import Searcher
+from binsight.settings import Settings
+from binsight.store.base import VectorStore
+
+T = TypeVar("T")
+_READERS = 4  # threads that ask the store
+_WRITERS = 4  # threads that change it: a shared store commits those that wait together
+_WARM_SIZES = (1, 2, 4, 8)  # what the model is compiled for: one picture, few, and many
+_REACH_S = 2.0  # how long a store may take to say that it is there
+
+
+@final
+class Service:
+    """A model and a store that fit, warmed up. Raises ModelMismatch when they do not.
+
+    Pictures and store calls have a bounded number of places each; beyond it a request is refused at once. A store call holds
+    its place until it has really ended, also when nobody waits for it any more, so the queue of a store that hangs cannot grow.
+    """
+
+    def __init__(self, encoder: Encoder, store: VectorStore, settings: Settings, metrics: Metrics) -> None:
+        self.searcher = Searcher(encoder, store)
+        self.encoder = encoder
+        self.store = store
+        self.pictures = Places("pictures", settings.api_queue)
+        self._calls = Places("store calls", 4 * settings.api_queue)
+        self._picture_calls = Places("store calls of pictures", settings.api_queue)  # a picture that was encoded finds one
+        self._limits = Limits(max_bytes=settings.api_max_upload_bytes, max_pixels=settings.api_max_pixels)
+        self._metrics = metrics
+        for size in _WARM_SIZES:
+            encoder.warm_up(min(size, settings.api_batch))
+        self._decoders = ThreadPoolExecutor(settings.workers, thread_name_prefix="decode")
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="search")
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="write")
+        self._batcher = Batcher(encoder, most=settings.api_batch, observe=metrics.model_pass)
+        metrics.watch("pictures", lambda: self.pictures.taken)
+        metrics.watch("model", lambda: self._batcher.waiting)
+        metrics.watch("store", lambda: self._calls.taken + self._picture_calls.taken)
+
+    async def told(self, image: bytes, took_ms: dict[str, float]) -> Told:
+        """What the model says of a picture; adds to took_ms. Raises BadImage. The caller holds a place in `pictures`."""
+        started = perf_counter()
+        pixels = await asyncio.wrap_future(self._decoders.submit(self._decoded, image))
+        decoded = perf_counter()
+        answer = await asyncio.wrap_future(self._batcher.submit(pixels))
+        took_ms["decode"] = 1000 * (decoded - started)
+        took_ms["model"] = 1000 * (perf_counter() - decoded)
+        return answer
+
+    async def read(self, call: Callable[[], T], *, of_picture: bool = False) -> T:
+        """A call that asks the store, in one of its threads. of_picture: for a picture that has passed the model already."""
+        return await self._in_thread(self._readers, "search", call, self._picture_calls if of_picture else self._calls)
+
+    async def write(self, call: Callable[[], T], *, of_picture: bool = False) -> T:
+        """A call that changes the store. Once begun it ends, even if nobody waits for it."""
+        return await self._in_thread(self._writers, "write", call, self._picture_calls if of_picture else self._calls)
+
+    async def check(self) -> None:
+        """Raise what keeps this service from answering: a store that cannot be reached, or another model's."""
+        async with asyncio.timeout(_REACH_S):
+            await self.read(lambda: self.store.expect(self.encoder.info))
+
+    def close(self) -> None:
+        """Let running work end, then let the store go."""
+        self._decoders.shutdown()
+        self._batcher.close()
+        self._readers.shutdown()
+        self._writers.shutdown()
+        self.store.close()
+
+    def _decoded(self, image: bytes) -> Pixels:
+        started = perf_counter()
+        pixels = self.encoder.preprocess.pixels(image, limits=self._limits)
+        self._metrics.stage("decode", perf_counter() - started)
+        return pixels
+
+    async def _in_thread(self, pool: ThreadPoolExecutor, stage: Stage, call: Callable[[], T], places: Places) -> T:
+        def timed() -> T:
+            started = perf_counter()
+            try:
+                return call()
+            finally:
+                self._metrics.stage(stage, perf_counter() - started)
+
+        def ended(_: Future[T]) -> None:
+            places.give_back()
+
+        places.take()
+        future = pool.submit(timed)
+        future.add_done_callback(ended)
+        return await asyncio.wrap_future(future)

@@ -1,0 +1,196 @@
+"""Bodies of requests, read under limits: what is too large is refused while it comes, not after."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import final
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from binsight.api.places import Places
+from binsight.api.problems import HttpProblem, too_large
+
+JSON_TYPE = "application/json"
+FORM_TYPE = "multipart/form-data"
+MOST_PARTS = 300  # of a form: the pictures of a batch, and a few fields
+MOST_TEXT_BYTES = 8 * 2**20  # of all fields together that are no pictures, and of a JSON body
+_FILE_FIELD = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A picture as it was sent. filename: as the sender calls it, if they do."""
+
+    data: bytes
+    filename: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A multipart body: the parts named `image` are pictures, whatever they say of themselves; all others are text."""
+
+    fields: dict[str, str] = field(default_factory=dict)
+    images: list[Upload] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Bodies:
+    """How large one body may be, and how many bytes of all requests are held at once."""
+
+    most_bytes: int
+    held: Places
+
+    @asynccontextmanager
+    async def read(self, request: Request) -> AsyncIterator[bytes | Form]:
+        """The body of a request, JSON as bytes or a Form, for the time of the `with`.
+
+        Raises HttpProblem: 413 too large or too many parts, 415 another type, 400 a broken form, 503 too much is held already.
+        """
+        kind, options = parse_options_header(request.headers.get("content-type"))
+        counted = _Counted(self, request, MOST_TEXT_BYTES if kind == JSON_TYPE.encode() else self.most_bytes)
+        try:
+            if kind == JSON_TYPE.encode():
+                yield b"".join([chunk async for chunk in counted.chunks()])
+            elif kind == FORM_TYPE.encode():
+                reader = _FormReader(options.get(b"boundary", b""))
+                async for chunk in counted.chunks():
+                    reader.write(chunk)
+                yield reader.form()
+            else:
+                raise HttpProblem(415, f"want {FORM_TYPE} or {JSON_TYPE}, got {_shown(request.headers.get('content-type'))}")
+        finally:
+            counted.give_back()
+
+
+@final
+class _Counted:
+    """The chunks of a body, each counted before it is kept."""
+
+    def __init__(self, bodies: Bodies, request: Request, most: int) -> None:
+        self._request = request
+        self._most = min(most, bodies.most_bytes)
+        self._held = bodies.held
+        self._came = 0
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        declared = self._request.headers.get("content-length", "")
+        if declared.isascii() and declared.isdigit() and int(declared[:20]) > self._most:
+            raise self._too_large()
+        async for chunk in self._request.stream():
+            if self._came + len(chunk) > self._most:
+                raise self._too_large()
+            self._held.take(len(chunk))
+            self._came += len(chunk)
+            yield chunk
+
+    def give_back(self) -> None:
+        self._held.give_back(self._came)
+
+    def _too_large(self) -> HttpProblem:
+        return too_large(f"want a body of at most {self._most:,} bytes; send a smaller picture, or fewer at once")
+
+
+@final
+class _FormReader:
+    """Takes a multipart body as it comes. A part is named by its first header; the end must be there."""
+
+    def __init__(self, boundary: bytes) -> None:
+        if not boundary:
+            raise HttpProblem(400, f"want a boundary in the content type: {FORM_TYPE}; boundary=…")
+        self._parser = _parser(boundary, self)
+        self._form = Form()
+        self._parts = 0
+        self._text_bytes = 0
+        self._has_ended = False
+        self._header, self._value, self._disposition = bytearray(), bytearray(), b""
+        self._name = ""
+        self._filename: str | None = None
+        self._data: list[bytes] = []
+
+    def write(self, chunk: bytes) -> None:
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise HttpProblem(400, f"a broken form: {error}") from error
+
+    def form(self) -> Form:
+        if not self._has_ended:
+            raise HttpProblem(400, "a broken form: it ends before its last boundary")
+        return self._form
+
+    # ---- what the parser calls
+
+    def on_part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > MOST_PARTS:
+            raise too_large(f"want a form of at most {MOST_PARTS} parts")
+        self._disposition, self._data = b"", []
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def on_header_end(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = bytes(self._value)
+        self._header.clear()
+        self._value.clear()
+
+    def on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        name, filename = options.get(b"name"), options.get(b"filename")
+        if name is None:
+            raise HttpProblem(400, 'a broken form: each part wants a header `Content-Disposition: form-data; name="…"`')
+        self._name = name.decode(errors="replace")
+        self._filename = None if filename is None else filename.decode(errors="replace")
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._name != _FILE_FIELD:
+            self._text_bytes += end - start
+            if self._text_bytes > MOST_TEXT_BYTES:
+                raise too_large(f"want at most {MOST_TEXT_BYTES:,} bytes in fields that are no pictures")
+        self._data.append(data[start:end])
+
+    def on_part_end(self) -> None:
+        data, self._data = b"".join(self._data), []
+        if self._name == _FILE_FIELD:
+            self._form.images.append(Upload(data, self._filename))
+            return
+        if self._name in self._form.fields:
+            raise HttpProblem(422, f"want {_shown(self._name)} once, got it twice")
+        try:
+            self._form.fields[self._name] = data.decode()
+        except UnicodeDecodeError as error:
+            raise HttpProblem(400, f"want UTF-8 text in {_shown(self._name)}: {error.reason}") from error
+
+    def on_end(self) -> None:
+        self._has_ended = True
+
+
+def _parser(boundary: bytes, reader: _FormReader) -> MultipartParser:
+    try:
+        return MultipartParser(
+            boundary,
+            {
+                "on_part_begin": reader.on_part_begin,
+                "on_header_field": reader.on_header_field,
+                "on_header_value": reader.on_header_value,
+                "on_header_end": reader.on_header_end,
+                "on_headers_finished": reader.on_headers_finished,
+                "on_part_data": reader.on_part_data,
+                "on_part_end": reader.on_part_end,
+                "on_end": reader.on_end,
+            },
+        )
+    except FormParserError as error:
+        raise HttpProblem(400, f"a broken form: {error}") from error
+
+
+def _shown(text: str | None) -> str:
+    return ascii(text)[:100] if text else "none"

@@ -1,0 +1,250 @@
+"""Whatever is sent, the answer is a reason and a status below 500."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.conftest import picture
+from tests.api.servers import Process
+from tests.hostile import bombs, malformed, mutations, odd, seeds
+
+UNIT = [1.0] + [0.0] * 15
+
+
+def refused(response: httpx.Response, status: int, reason: str) -> None:
+    """A problem document with this status, and a reason with these words."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    document = response.json()
+    assert set(document) == {"type", "title", "status", "detail"}
+    assert document["status"] == status
+    assert reason in document["detail"], document["detail"]
+    assert "Traceback" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        ({}, 422, "id: Field required"),
+        ([], 422, "valid dictionary"),
+        ("x", 422, "valid dictionary"),
+        ({"vector": UNIT, "id": "a"}, 422, "id: Extra inputs"),
+        ({"vector": UNIT[:-1]}, 422, "want vectors of 16 numbers, got 15"),
+        ({"vector": []}, 422, "at least 1 item"),
+        ({"vector": [0.0] * 16}, 422, "has no direction"),
+        ({"vector": ["1"] * 16}, 422, "valid number"),
+        ({"vector": [True] * 16}, 422, "valid number"),
+        ({"vector": [None] * 16}, 422, "valid number"),
+        ({"vector": "abc"}, 422, "valid list"),
+        ({"vector": [UNIT]}, 422, "valid number"),
+        ({"vector": UNIT, "k": 0}, 422, "greater than or equal to 1"),
+        ({"vector": UNIT, "k": -3}, 422, "greater than or equal to 1"),
+        ({"vector": UNIT, "k": 51}, 422, "want k from 1 to 50, got 51"),
+        ({"vector": UNIT, "k": 10**30}, 422, "k: "),
+        ({"vector": UNIT, "k": 2.5}, 422, "valid integer"),
+        ({"vector": UNIT, "k": "2"}, 422, "valid integer"),
+        ({"vector": UNIT, "where": "quantity >"}, 422, "quantity >"),
+        ({"vector": UNIT, "where": 7}, 422, "valid string"),
+        ({"vector": UNIT, "where": "x" * 20_000}, 422, "16384"),
+        ({"vector": UNIT, "min_score": 1.5}, 422, "less than or equal to 1"),
+        ({"vector": UNIT, "min_score": "high"}, 422, "valid number"),
+        ({"vector": UNIT, "colour": "red"}, 422, "colour: Extra inputs"),
+        ({"id": "nobody"}, 404, "no item has the id 'nobody'"),
+        ({"id": ""}, 422, "at least 1 character"),
+        ({"id": 7}, 422, "valid string"),
+        ({"id": "a\nb"}, 422, "control characters"),
+        ({"id": "ä" * 300}, 422, "512 bytes"),
+    ],
+)
+def test_search_refuses_json_with_a_reason(http: httpx.Client, body: Any, status: int, reason: str) -> None:
+    refused(http.post("/v1/search", json=body), status, reason)
+
+
+@pytest.mark.parametrize("path", ["/v1/search", "/v1/items:batch", "/v1/items/x"])
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        (b"", 400, "not JSON"),
+        (b'{"vector": [1', 400, "not JSON"),
+        (b"\xff\xfe{}", 400, "not JSON"),
+        (b"[" * 100_000, 400, "not JSON"),
+        (b'{"id": "\\ud800"}', 400, "not JSON"),
+        (b'{"vector": [NaN' + b", 0" * 15 + b"]}", 422, ""),
+        (b'{"vector": [Infinity' + b", 0" * 15 + b"]}", 422, ""),
+        (b'{"vector": [1e999' + b", 0" * 15 + b"]}", 422, ""),
+        (b'{"vector": [1' + b"0" * 400 + b", 0" * 15 + b"]}", 422, ""),
+    ],
+)
+def test_broken_json_and_numbers_that_are_none(http: httpx.Client, path: str, body: bytes, status: int, reason: str) -> None:
+    method = "PUT" if path == "/v1/items/x" else "POST"
+    response = http.request(method, path, content=body, headers={"content-type": "application/json"})
+    refused(response, status, reason)
+
+
+@pytest.mark.parametrize("path", ["/v1/search", "/v1/count", "/v1/inspect", "/v1/items:batch", "/v1/items/x"])
+def test_another_content_type_is_told_the_right_ones(http: httpx.Client, path: str) -> None:
+    method = "PUT" if path == "/v1/items/x" else "POST"
+    for kind in ("text/plain", "image/png", "application/x-www-form-urlencoded", "nonsense"):
+        refused(http.request(method, path, content=picture(1), headers={"content-type": kind}), 415, "want multipart/form-data")
+    refused(http.request(method, path, content=b""), 415, "got none")
+    if path in ("/v1/count", "/v1/inspect"):
+        refused(http.post(path, json={"vector": UNIT}), 415, "want multipart/form-data")
+
+
+@pytest.mark.parametrize("path", ["/v1/search", "/v1/count", "/v1/inspect", "/v1/items:batch", "/v1/items/x"])
+@pytest.mark.parametrize(
+    ("content_type", "body", "status", "reason"),
+    [
+        ("multipart/form-data", b"", 400, "want a boundary"),
+        ("multipart/form-data; boundary=" + "b" * 500, b"", 400, "broken form"),
+        ("multipart/form-data; boundary=b", b"", 400, "ends before its last boundary"),
+        ("multipart/form-data; boundary=b", b"nonsense", 400, "broken form"),
+        ("multipart/form-data; boundary=b", b"--b\r\nX: y\r\n\r\nz\r\n--b--\r\n", 400, "Content-Disposition"),
+        ("multipart/form-data; boundary=b",
+         b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\nhalf a pic', 400, "ends before its last boundary"),
+        ("multipart/form-data; boundary=b",
+         b'--b\r\nContent-Disposition: form-data; name="k"\r\n\r\n\xff\r\n--b--\r\n', 400, "want UTF-8 text in 'k'"),
+        ("multipart/form-data; boundary=b", b"--b--\r\n", 422, "want "),
+    ],
+)  # fmt: skip
+def test_broken_forms(http: httpx.Client, path: str, content_type: str, body: bytes, status: int, reason: str) -> None:
+    method = "PUT" if path == "/v1/items/x" else "POST"
+    refused(http.request(method, path, content=body, headers={"content-type": content_type}), status, reason)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"k": "many"}, "valid integer"), ({"k": "0"}, "greater than or equal to 1"), ({"k": "51"}, "want k from 1 to 50"),
+        ({"k": "9" * 5000}, "k: "), ({"min_score": "nan"}, "min_score: "), ({"where": "a ="}, "a ="),
+        ({"colour": "red"}, "colour: Extra inputs"),
+    ],
+)  # fmt: skip
+def test_search_and_inspect_refuse_fields_with_a_reason(http: httpx.Client, fields: dict[str, str], reason: str) -> None:
+    for path in ("/v1/search", "/v1/inspect"):
+        refused(http.post(path, files={"image": picture(1)}, data=fields), 422, reason)
+
+
+def test_a_form_holds_one_picture_and_each_field_once(http: httpx.Client) -> None:
+    two = [("image", picture(1)), ("image", picture(2))]
+    for path in ("/v1/search", "/v1/count", "/v1/inspect"):
+        refused(http.post(path, files=two), 422, "want one part named image, got 2")
+    twice: list[tuple[str, tuple[None, bytes | str]]] = [("image", (None, picture(1))), ("k", (None, "1")), ("k", (None, "2"))]
+    refused(http.post("/v1/search", files=twice), 422, "want 'k' once")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"vector": UNIT, "metadata": []}, "valid dictionary"),
+        ({"vector": UNIT, "metadata": {"_source": {"root": "/", "uri": "etc/passwd"}}}, "_source"),
+        ({"vector": UNIT, "metadata": {"x": "y" * 70_000}}, "at most 65536 bytes"),
+        ({"metadata": {}}, "vector: Field required"),
+        ({"vector": UNIT, "id": "x"}, "id: Extra inputs"),
+    ],
+)
+def test_put_refuses_with_a_reason(http: httpx.Client, body: Any, reason: str) -> None:
+    refused(http.put("/v1/items/bad", json=body), 422, reason)
+    assert http.get("/v1/items/bad").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("metadata", "status", "reason"),
+    [
+        ("{", 400, "not JSON"), ("[]", 422, "JSON object, got list"), ('{"x": NaN}', 422, "JSON"),
+        ('{"x": ' + "[" * 150 + "]" * 150 + "}", 422, "nested"), ('{"_source": {}}', 422, "_source"),
+    ],
+)  # fmt: skip
+def test_put_refuses_metadata_of_a_form(http: httpx.Client, metadata: str, status: int, reason: str) -> None:
+    refused(http.put("/v1/items/bad", files={"image": picture(1)}, data={"metadata": metadata}), status, reason)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("", "1 to 512 bytes"),
+        ("%00", "control"),
+        ("%ff", "UTF-8"),
+        ("a%0Ab", ""),
+        ("x" * 513, "512 bytes"),
+        ("%ed%a0%80", "UTF-8"),
+    ],
+)
+def test_ids_that_no_store_takes(http: httpx.Client, path: str, reason: str) -> None:
+    for method in ("GET", "DELETE", "PUT"):
+        body = {"json": {"vector": UNIT}} if method == "PUT" else {}
+        response = http.request(method, f"/v1/items/{path}", **body)  # type: ignore[arg-type]  # of httpx' many arguments
+        assert response.status_code in (404, 422)
+        refused(response, response.status_code, reason)
+
+
+@pytest.mark.parametrize(
+    ("items", "reason"),
+    [
+        (None, "items"), ([], "at least 1 item"), ([{"id": "a", "vector": UNIT}] * 257, "at most 256 items"),
+        ([{"id": "a", "vector": UNIT}, {"id": "b", "vector": UNIT[1:]}], "got 15 at row 1"),
+        ([{"id": "a", "vector": UNIT}, {"id": "b\t", "vector": UNIT}], "control"),
+        ([{"vector": UNIT}], "items.0.id: Field required"), ([7], "items.0"),
+    ],
+)  # fmt: skip
+def test_batches_refuse_with_a_reason_and_write_nothing(http: httpx.Client, items: Any, reason: str) -> None:
+    before = http.get("/v1/info").json()["items"]
+    refused(http.post("/v1/items:batch", json={"items": items}), 422, reason)
+    records = json.dumps([{"id": "a"}, {"id": "b"}])
+    refused(http.post("/v1/items:batch", files=[("image", picture(1))], data={"items": records}), 422, "1 images for 2 items")
+    refused(http.post("/v1/items:batch", files=[("image", picture(1))]), 422, "one field named items")
+    assert http.get("/v1/info").json()["items"] == before
+
+
+def test_unknown_routes_and_methods(http: httpx.Client) -> None:
+    refused(http.get("/v2/search"), 404, "no such route")
+    refused(http.get("/"), 404, "no such route")
+    wrong = http.get("/v1/search")
+    refused(wrong, 405, "it takes POST")
+    assert wrong.headers["allow"] == "POST"
+    wrong = http.patch("/v1/items/a")
+    refused(wrong, 405, "")
+    assert wrong.headers["allow"] == "DELETE, GET, PUT"
+
+
+def test_bytes_that_are_no_http_do_not_disturb(http: httpx.Client, process: Process) -> None:
+    with socket.create_connection(("127.0.0.1", httpx.URL(process.url).port or 0), timeout=10) as raw:
+        raw.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        assert b" 400 " in raw.recv(1000)
+    assert http.get("/healthz").status_code == 200
+
+
+def statuses(http: httpx.Client, pictures: list[bytes]) -> list[tuple[int, str]]:
+    """How each picture is answered: the status, and the kind of error. Eight are asked for at a time."""
+
+    def status(data: bytes) -> tuple[int, str]:
+        response = http.post("/v1/count", files={"image": data})
+        return response.status_code, response.json().get("type", "").rpartition(":")[2]
+
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(status, pictures))
+
+
+def test_pictures_made_to_break_a_reader_are_refused(http: httpx.Client) -> None:
+    """R8, R9: truncated, of the wrong type, bombs."""
+    bad = {**malformed(), **bombs()}
+    for (name, data), found in zip(bad.items(), statuses(http, list(bad.values())), strict=True):
+        assert found == ((422, "BadImage") if len(data) < 4_000_000 else (413, "TooLarge")), name
+
+
+def test_odd_pictures_are_read(http: httpx.Client) -> None:
+    for name, found in zip(odd(), statuses(http, [one.data for one in odd().values()]), strict=True):
+        assert found == (200, ""), name
+
+
+def test_damaged_pictures_are_read_or_refused_but_never_an_error(http: httpx.Client) -> None:
+    rng = random.Random(0)
+    changed = [one for data in seeds().values() for one in mutations(data, rng, 8)]
+    assert set(statuses(http, changed)) == {(200, ""), (422, "BadImage")}
