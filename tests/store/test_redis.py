@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
@@ -26,7 +27,7 @@ from binsight.errors import (
 )
 from binsight.filters import Filter
 from binsight.records import Item, StoreInfo
-from binsight.store import VectorStore, open_store, redis_store, redis_url
+from binsight.store import VectorStore, open_store, redis_about, redis_search, redis_store, redis_url
 from binsight.store.redis_filter import attributes, expressions
 from binsight.vectors import Vectors, normalise
 from tests.redis_server import RedisServer, old_command, redis_cluster, redis_server, wait_until
@@ -51,7 +52,7 @@ def store(server: RedisServer) -> Iterator[VectorStore]:
 
 @pytest.fixture
 def by_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_store, "SMALL_ITEMS", 0)
+    monkeypatch.setattr(redis_search, "SMALL_ITEMS", 0)
 
 
 def rows_of(n: int, seed: int = 1) -> Vectors:
@@ -211,8 +212,8 @@ def test_a_write_that_is_sent_twice_counts_once_and_an_older_one_does_not_undo_a
     with open_store(server.url(), create=INFO) as store:
         assert isinstance(store, redis_store.RedisStore)
         sent: list[Any] = []
-        durably = store._durably
-        store._durably = lambda calls: (sent.append(calls), durably(calls))[1]  # type: ignore[method-assign,func-returns-value]
+        durably = store._writer._durably
+        store._writer._durably = lambda calls: (sent.append(calls), durably(calls))[1]  # type: ignore[method-assign,func-returns-value]
         store.upsert([Item("a", {"v": 1})], rows[:1])
         store.upsert([Item("a", {"v": 2})], rows[1:2])
         durably(sent[1])
@@ -402,7 +403,7 @@ def test_a_cluster_holds_one_store_and_a_lost_node_is_an_error_never_a_short_ans
         with open_store(url, create=INFO) as store:
             store.upsert(items_of(600), rows)
             held = [len(node.client().keys("*:v")) for node in nodes]
-            assert sum(held) == store.info.detail["partitions"] == redis_store.CLUSTER_PARTITIONS
+            assert sum(held) == store.info.detail["partitions"] == redis_about.CLUSTER_PARTITIONS
             assert min(held) > 0
             for where in (None, "even = true", 'kind = "k3"'):
                 for mine, theirs in zip(store.query(queries, where=where), exact.query(queries, where=where), strict=True):
@@ -458,9 +459,9 @@ def test_no_store_is_made_over_the_remains_of_another(server: RedisServer, index
 
 def test_making_a_store_that_was_cut_off_is_brought_to_its_end(server: RedisServer) -> None:
     with open_store(server.url(partitions=3), create=INFO) as store:
-        about = redis_store.json.loads(server.client().get("binsight:{t:0}:about"))  # type: ignore[attr-defined]
+        about = json.loads(server.client().get("binsight:{t:0}:about") or "")
         assert len(store) == 0
-    server.client().set("binsight:{t:0}:about", redis_store.json.dumps(about | {"making": True}))  # type: ignore[attr-defined]
+    server.client().set("binsight:{t:0}:about", json.dumps(about | {"making": True}))
     server.client().delete("binsight:{t:2}:about")
     with pytest.raises(NotAStore):
         open_store(server.url())

@@ -9,17 +9,19 @@ from pathlib import Path
 from binsight.errors import BadSettings
 from binsight.paths import user_path
 from binsight.records import StoreInfo
-from binsight.store import redis_url
+from binsight.store import alias, redis_url
+from binsight.store.alias import Alias, LocalAlias
 from binsight.store.base import VectorStore, VerifyReport, checked_info
 
-__all__ = ["StoreInfo", "VectorStore", "VerifyReport", "open_store"]
+__all__ = ["Alias", "StoreInfo", "VectorStore", "VerifyReport", "open_alias", "open_store"]
 
 
 def open_store(url: str | Path, *, create: StoreInfo | None = None, read_only: bool = False) -> VectorStore:
     """The store at a URL: `PATH` or `faiss:PATH` a local folder, `exact:` in memory, `redis://…` shared.
 
-    create: make the store when it is not there; when it is, it must have been filled by that model. read_only: take no
-    lock and refuse writes; any number of readers may stand beside the one writer.
+    The path or index may be an alias's: then the store behind it. create: make the store when it is not there; when it is, it
+    must have been filled by that model. read_only: take no lock and refuse writes; any number of readers may stand beside the
+    one writer.
     Raises NotAStore, StoreLocked, StoreDamaged, ModelMismatch, MissingExtra, BadSettings.
     """
     text = str(url)
@@ -35,6 +37,19 @@ def open_store(url: str | Path, *, create: StoreInfo | None = None, read_only: b
     if kind == "exact" and text.startswith("exact:"):
         return _exact(rest, create, read_only=read_only)
     return _local(rest if kind == "faiss" and text.startswith("faiss:") else text, create, read_only=read_only)
+
+
+def open_alias(url: str | Path) -> Alias:
+    """The name at a URL, which may be an alias or become one. Raises BadSettings where there are none (`exact:`)."""
+    text = str(url)
+    kind, _, rest = text.partition(":")
+    if kind.lower() in redis_url.SCHEMES:
+        from binsight.store.redis_alias import RedisAlias  # late: redis is an extra
+
+        return RedisAlias(text)
+    if rest.startswith("//") or text.startswith("exact:"):
+        raise BadSettings(f"{text} can be no alias; a file's path or a Redis URL can")
+    return LocalAlias(rest if text.startswith("faiss:") else text)
 
 
 def _exact(rest: str, create: StoreInfo | None, *, read_only: bool) -> VectorStore:
@@ -61,6 +76,8 @@ def _local(path: str, create: StoreInfo | None, *, read_only: bool) -> VectorSto
     from binsight.store.faiss_store import FaissStore  # late: faiss is an extra
 
     folder = user_path(path, error=BadSettings)
+    if (behind := alias.read(folder)) is not None:
+        folder = folder.parent / behind
     is_there = os.path.exists(folder / "CURRENT")  # noqa: PTH110, false too where the system refuses to look
     if create is not None and not is_there and not read_only:
         store = FaissStore.create(folder, create, created=create.created or datetime.now(UTC).isoformat(timespec="seconds"))

@@ -102,6 +102,15 @@ class VectorStore(ABC):
         """Take items out; how many there were. Unknown ids are passed over. As durable as `upsert`."""
         return self._delete(list(dict.fromkeys(checked_ids(ids)))) if len(ids) else 0
 
+    def hold_writes(self, why: str, *, for_s: float | None = None) -> None:  # noqa: B027, a local store has one writer
+        """Let every write be refused, whichever process tries it (StoreUnavailable, saying why), for so long or until released.
+
+        When this returns, what was written is all there will be. A store that has one writer, its opener, has nothing to do.
+        """
+
+    def release_writes(self) -> None:  # noqa: B027
+        """Take writes again."""
+
     @abstractmethod
     def scan(self, where: Filter | str | None = None) -> Iterator[Item]:
         """Every item (that the filter lets through), in no promised order, without holding all in memory."""

@@ -156,6 +156,8 @@ class RedisLink:
         if text.startswith(("OOM", "MISCONF")) or "used memory" in text:
             why = "its memory is full" if "memory" in text else "it cannot write to its disk"
             return StoreWriteFailed(f"{self._url.shown} refused the write: {why} ({text})")
+        if text.startswith("HELD "):
+            return StoreUnavailable(f"{self._url.shown} takes no writes now: {text.removeprefix('HELD ')}")
         if "NOSTORE" in text:
             return StoreDamaged(
                 f"{self._url.shown} has lost a part of the store; restore the server from a backup, or index anew"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import Literal, cast
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from binsight.errors import BadSettings
 
@@ -19,7 +19,8 @@ _KNOWN = ("index", "durability", "quantization", "partitions", "timeout_s", "ret
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """server: what redis-py is given, without our parameters; it may hold a password, so `shown` is what people see.
+    """server: what redis-py is given, without our parameters; it may hold a password, so `shown` is what people see. place: of
+    the server, without user and password.
 
     index: the store's name. durability: aof waits until a write is on the server's disk, none does not, empty takes what the
     server offers. quantization and partitions: of a store that is made; 0 partitions: a number for the kind of server.
@@ -27,7 +28,7 @@ class RedisUrl:
     """
 
     server: str = field(repr=False)
-    shown: str
+    place: str
     is_cluster: bool
     index: str
     durability: Durability | Literal[""] = ""
@@ -36,6 +37,22 @@ class RedisUrl:
     timeout_s: float = 10.0
     retry_s: float = 1.5
     ca: str = ""
+    alias: str = ""  # by which the index was found
+
+    @property
+    def shown(self) -> str:
+        return f"{self.place}?index={self.index}"
+
+
+def with_index(url: str, index: str) -> str:
+    """The URL of another index on the same server. Parameters of a store that is made stay.
+
+    >>> with_index("redis://:secret@host/0?index=parts&durability=none", "bins")
+    'redis://:secret@host/0?index=bins&durability=none'
+    """
+    parts = urlsplit(url)
+    given = [(name, index if name == "index" else value) for name, value in parse_qsl(parts.query, keep_blank_values=True)]
+    return urlunsplit(parts._replace(query=urlencode(given)))
 
 
 def parse(url: str) -> RedisUrl:
@@ -74,7 +91,7 @@ def parse(url: str) -> RedisUrl:
     where = f"{host}:{port or 6379}{parts.path}"
     return RedisUrl(
         server=urlunsplit((parts.scheme.removesuffix("+cluster"), parts.netloc, parts.path or "/0", "", "")),
-        shown=f"{parts.scheme}://{where}?index={values['index']}",
+        place=f"{parts.scheme}://{where}",
         is_cluster=is_cluster,
         index=values["index"],
         durability=cast(Durability, _one_of(values, "durability", ("aof", "none"))),

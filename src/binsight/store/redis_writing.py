@@ -1,0 +1,142 @@
+"""Writes of a shared store: one script for each, which counts once however often it is sent, and can be held for all."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+from binsight.errors import CannotBeDone, StoreWriteFailed
+from binsight.store.base import Batch, metadata_object
+from binsight.store.redis_filter import attributes
+from binsight.store.redis_items import ATTEMPTS, RedisItems
+from binsight.store.redis_link import Command, Reply
+
+_TOGETHER = 16  # items a script writes, while which the server does nothing else
+_DURABLE_SHARE = 0.8  # of the time for an answer: how long a write may take to the disk
+
+_OURS = """
+local about = redis.call('GET', KEYS[1])
+if not about or not string.find(about, ARGV[1], 1, true) then return redis.error_reply('NOSTORE') end
+local held = redis.call('GET', KEYS[6])
+if held then return redis.error_reply('HELD ' .. held) end
+"""
+_WRITE = (
+    _OURS
+    + """
+local newest = 0
+for at = 3, #ARGV, 5 do
+  local seq, id, vector, attributes, record = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local old = redis.call('HGET', KEYS[3], id)
+  local old_seq = old and string.match(old, '^%d+')
+  local number = old_seq and tonumber(old_seq) or 0
+  if number > tonumber(seq) then newest = math.max(newest, number) end
+  if number < tonumber(seq) or (number == tonumber(seq) and old ~= record) then
+    if old_seq then redis.call('VREM', KEYS[2], old_seq .. ':' .. id) end
+    redis.call('VADD', KEYS[2], 'FP32', vector, seq .. ':' .. id, ARGV[2], 'SETATTR', attributes)
+    redis.call('HSET', KEYS[3], id, record)
+    redis.call('ZADD', KEYS[4], 0, id)
+  end
+end
+redis.call('INCR', KEYS[5])
+return newest
+"""
+)
+_DELETE = (
+    _OURS
+    + """
+local count = 0
+for at = 2, #ARGV do
+  local id = ARGV[at]
+  local old = redis.call('HGET', KEYS[3], id)
+  if old then
+    redis.call('VREM', KEYS[2], string.match(old, '^%d+') .. ':' .. id)
+    redis.call('HDEL', KEYS[3], id)
+    redis.call('ZREM', KEYS[4], id)
+    count = count + 1
+  end
+end
+redis.call('INCR', KEYS[5])
+return count
+"""
+)
+_RAISE = (
+    "if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end return 1"
+)
+
+
+@final
+class RedisWriter:
+    """Writes to the items of one store. store: its id. is_durable: whether a write is waited for until it is on the disk."""
+
+    def __init__(self, items: RedisItems, store: str, *, is_quantized: bool, is_durable: bool) -> None:
+        self._items, self._store = items, store
+        self._mode = "Q8" if is_quantized else "NOQUANT"
+        self._is_durable = is_durable
+
+    def upsert(self, batch: Batch) -> None:
+        """A batch of which a part was refused is there in part; sent again, it ends as if it had been sent once."""
+        for _ in range(ATTEMPTS):
+            newest = self._written(batch)
+            if not newest or newest <= self._last_number():
+                return  # nothing newer was there, or another writer's, whose number came later
+            counter = self._items.partitions[0]
+            # The node of the counter was restored from an older state than the others.
+            self._items.asked({counter.about: [("EVAL", _RAISE, 1, counter.seq, newest)]})
+        raise CannotBeDone(f"{self._items.url.shown} gives numbers that are older than its records; restore it from one backup")
+
+    def _last_number(self) -> int:
+        counter = self._items.partitions[0]
+        return int(self._items.asked({counter.about: [("GET", counter.seq)]})[0][0] or 0)
+
+    def _written(self, batch: Batch) -> int:
+        """The highest number of a record that was passed over because it is newer; 0 where none was."""
+        counter = self._items.partitions[0]
+        last = int(self._items.asked({counter.about: [("INCRBY", counter.seq, len(batch.ids))]})[0][0])
+        arguments: dict[int, list[Any]] = {}
+        for place, (one, text) in enumerate(zip(batch.ids, batch.metadata, strict=True)):
+            seq = last - len(batch.ids) + 1 + place
+            row = batch.vectors[place].astype("<f4", copy=False).tobytes()
+            record = f"{seq}\n{text}"
+            arguments.setdefault(self._items.number_of(one), []).extend(
+                [seq, one, row, attributes(metadata_object(text)), record]
+            )
+        step = 5 * _TOGETHER
+        calls = {
+            number: [
+                self._items.partitions[number].script(_WRITE, self._store, self._mode, *of[start : start + step])
+                for start in range(0, len(of), step)
+            ]
+            for number, of in arguments.items()
+        }
+        scripts = 0 if not self._is_durable else 1  # its last reply is that of the wait
+        return max(int(one) for of in self._durably(calls) for one in of[: len(of) - scripts])
+
+    def delete(self, ids: list[str]) -> int:
+        """How many were there, as the server says; of a call whose first answer was lost, as it says to the second."""
+        by_partition: dict[int, list[str]] = {}
+        for one in ids:
+            by_partition.setdefault(self._items.number_of(one), []).append(one)
+        calls = {
+            number: [self._items.partitions[number].script(_DELETE, self._store, *some)]
+            for number, some in by_partition.items()
+        }
+        return sum(int(replies[0]) for replies in self._durably(calls))
+
+    def _durably(self, calls: dict[int, list[Command]]) -> list[list[Reply]]:
+        """Done, and on the disk of each node if the store's writes are to be."""
+        limit_ms = int(1000 * _DURABLE_SHARE * self._items.url.timeout_s)
+        waits: Command | None = ("WAITAOF", 1, 0, limit_ms) if self._is_durable else None
+        replies = self._items.asked(
+            {self._items.partitions[number].about: commands for number, commands in calls.items()}, last=waits
+        )
+        if waits is not None and any(int(one[-1][0]) < 1 for one in replies):
+            raise StoreWriteFailed(f"{self._items.url.shown} did not bring the write to its disk within {limit_ms / 1000:g} s")
+        return replies
+
+    def hold(self, why: str, for_s: float | None) -> None:
+        """Refuse the writes of all, also of those whose handle is open, from when this returns."""
+        limit = () if for_s is None else ("PX", max(1, round(1000 * for_s)))
+        parts = self._items.partitions
+        self._durably({part.number: [("SET", part.hold, why, *limit)] for part in parts})
+
+    def release(self) -> None:
+        self._durably({part.number: [("DEL", part.hold)] for part in self._items.partitions})
