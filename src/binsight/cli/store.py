@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 
 from binsight.cli.output import print_json, print_table, progress_on_stderr, say, show, told
+from binsight.cli.replace import alias, reembed_store
 from binsight.documents import info_json
 from binsight.records import Item, Metadata, StoreInfo
 from binsight.store import open_store
 from binsight.store.copy import copy_items
 
 app = typer.Typer(help="Look into a store and look after it.", no_args_is_help=True, rich_markup_mode=None)
+app.command("alias")(alias)
+app.command("reembed")(reembed_store)
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="The store: a folder, faiss:PATH or redis://…")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of items.")]

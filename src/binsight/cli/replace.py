@@ -1,0 +1,112 @@
+"""`binsight store alias` and `binsight store reembed`: one store takes another's place."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import parse_qs, urlsplit
+
+import typer
+
+from binsight.cli.output import print_json, progress_on_stderr, say, show
+from binsight.errors import BadSettings, NotAStore
+from binsight.reembed import FOLLOW_S, reembed, replace_behind
+from binsight.settings import Settings
+from binsight.store import Alias, open_alias, open_store
+from binsight.wiring import encoder_for
+
+Url = Annotated[str, typer.Argument(metavar="URL", help="The store, or an alias: a path or redis://…")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+
+
+def alias(
+    url: Annotated[str, typer.Argument(metavar="URL", help="The alias: a file's path, or redis://…?index=NAME.")],
+    target: Annotated[
+        str | None, typer.Argument(metavar="STORE", help="The store beside it that it names from now on; without, show it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show which store an alias names, or let it name one: `store alias live.store parts-2.store`.
+
+    Who was given the alias reads and writes there from then on; a running `binsight serve` follows. The store it named before
+    takes no more writes (a shared one).
+    """
+    with open_alias(url) as name:
+        former = name.target()
+        if target is None and former is None:
+            raise NotAStore(f"{url} is no alias; `binsight store alias {url} STORE` makes one")
+        if target is not None and target != former:
+            _move(name, former, target)
+    if as_json:
+        print_json({"alias": url, "store": target or former, "former": former})
+    else:
+        show(f"{url} names {target or former}")
+    return 0
+
+
+def _move(name: Alias, former: str | None, target: str) -> None:
+    with open_store(name.url_of(target)) as new:
+        if former is None:
+            new.release_writes()
+            name.point_at(target)
+            return
+        try:
+            old = open_store(name.url_of(former))
+        except NotAStore:  # it was deleted
+            new.release_writes()
+            name.point_at(target)
+            return
+        with old:
+            old.hold_writes(f"it was replaced by {target}; write to that, or to its alias")
+            new.hold_writes("it has just taken the place of another store; try again", for_s=FOLLOW_S)
+            name.point_at(target)
+
+
+def reembed_store(
+    url: Url,
+    model: Annotated[str, typer.Option("--model", metavar="M", help="Name or folder of the model for the new store.")],
+    into: Annotated[
+        str | None,
+        typer.Option("--into", metavar="NAME", help="The new store, beside the former; by default named by its model."),
+    ] = None,
+    without_refused: Annotated[
+        bool, typer.Option("--without-refused", help="Move the alias although some items could not be read again.")
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Read the pictures of a store again with another model, into a new store; an alias then names that one.
+
+    The former store answers meanwhile and stays as it is, so `binsight store alias` leads back. Items whose picture cannot be
+    read are listed (exit code 1), and the alias stays, unless --without-refused. Stopped and run again, it goes on.
+    """
+    settings = Settings.read()
+    with open_alias(url) as name:
+        former = name.target()
+        encoder = encoder_for(model, settings)
+        new = into or f"{_base(url)}-{encoder.info.fingerprint[:8]}"
+        if new in (former, _base(url)):
+            raise BadSettings(f"{url} is filled by that model already; give another one, or --into another store")
+        with (
+            open_store(name.url_of(former) if former else url, read_only=former is None) as source,
+            open_store(name.url_of(new), create=encoder.info) as target,
+            progress_on_stderr("reading again") as progress,
+        ):
+            read_again = partial(reembed, source, target, encoder)
+            if former is not None:
+                read_again = partial(replace_behind, name, source, target, encoder, name=new, without_refused=without_refused)
+            report = read_again(batch_size=settings.batch_size, workers=settings.workers, progress=progress)
+    for refusal in report.refused:
+        say(f"refused: {refusal.path}: {refusal.error}")
+    if as_json:
+        print_json({"from": former or _base(url), "into": new} | report.to_json())
+    else:
+        now = f"{url} names {new} now" if report.moved else f"{url} stays as it was"
+        show(f"{report.indexed} read again, {report.unchanged} were there, {report.deleted} deleted, into {new}; {now}")
+    return 1 if report.refused else 0
+
+
+def _base(url: str) -> str:
+    """The name of a store or an alias, without its place."""
+    parts = urlsplit(url)
+    return parse_qs(parts.query)["index"][0] if parts.scheme.startswith("redis") else Path(url.removeprefix("faiss:")).name
