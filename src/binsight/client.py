@@ -41,6 +41,7 @@ _OF_STATUS = {
     401: "AccessDenied",
     403: "AccessDenied",
     404: "UnknownItem",
+    409: "ModelMismatch",
     413: "TooLarge",
     429: "Overloaded",
     504: "Overloaded",
@@ -96,9 +97,14 @@ class Client:
         k: int = 10,
         where: Filter | str | None = None,
         min_score: float | None = None,
+        fingerprint: str | None = None,
     ) -> Answer:
-        """The k most similar items to a vector of any length but zero: (dim,)."""
-        return self._answer("/v1/search", json={"vector": _numbers(vector), **_choice(k, where, min_score)})
+        """The k most similar items to a vector of any length but zero: (dim,).
+
+        fingerprint: of the model that made it, so that a server which has changed its model refuses it (ModelMismatch).
+        """
+        told = {"vector": _numbers(vector), "fingerprint": fingerprint} if fingerprint else {"vector": _numbers(vector)}
+        return self._answer("/v1/search", json=told | _choice(k, where, min_score))
 
     def by_id(self, item_id: str, *, k: int = 10, where: Filter | str | None = None, min_score: float | None = None) -> Answer:
         """The k items most similar to one of the store, which is left out. Raises UnknownItem."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import final
+
 from binsight.encoder import Encoder, load_encoder
 from binsight.errors import BadSettings, NotAStore
+from binsight.records import StoreInfo
 from binsight.search import Searcher
 from binsight.settings import Settings
 from binsight.store import VectorStore, open_store
@@ -14,24 +18,57 @@ def encoder_for(model: str, settings: Settings) -> Encoder:
     return load_encoder(model, device=settings.device, precision=settings.precision)
 
 
+@final
+class Models:
+    """The models that a process was given, loaded; a store's is found by its fingerprint. None given: the one it names."""
+
+    def __init__(self, names: Sequence[str], settings: Settings) -> None:
+        self._settings = settings
+        self._loaded: dict[str, Encoder] = {}
+        self.names = list(dict.fromkeys(names))
+
+    def first(self) -> Encoder:
+        """For a store that is made. Raises BadSettings when none was given."""
+        if not self.names:
+            raise BadSettings("a new store needs --model, for example --model resnet50 or --model local-dir:PATH")
+        return self._load(self.names[0])
+
+    def of(self, info: StoreInfo) -> Encoder:
+        """The model that filled a store. Raises ModelMismatch, naming all that were given."""
+        if not self.names:
+            return encoder_for(info.model, self._settings)
+        given = [self._load(name) for name in self.names]
+        return next((encoder for encoder in given if encoder.info.fingerprint == info.fingerprint), given[0])
+
+    def _load(self, name: str) -> Encoder:
+        if name not in self._loaded:
+            self._loaded[name] = encoder_for(name, self._settings)
+        return self._loaded[name]
+
+
 def open_for_indexing(url: str, model: str | None, settings: Settings) -> tuple[Encoder, VectorStore]:
     """A model and a store opened for writing; the store is made when it is not there.
 
     A store that is there is opened (and locked) before the model is loaded, and names the model when none is given.
     """
+    return open_with(url, Models([model] if model else [], settings))
+
+
+def open_with(url: str, models: Models, *, read_only: bool = False) -> tuple[Encoder, VectorStore]:
+    """A store and the one of the models that filled it. A store that is not there is made for the first, unless read_only."""
     try:
-        store = open_store(url) if not url.startswith("exact:") else None
+        store = open_store(url, read_only=read_only) if not url.startswith("exact:") else None
     except NotAStore as error:
-        if model is None:
+        if read_only:
+            raise
+        if not models.names:
             raise BadSettings(f"{error}; a new store needs --model, for example --model resnet50") from error
         store = None
     if store is None:
-        if model is None:
-            raise BadSettings("a new store needs --model, for example --model resnet50 or --model local-dir:PATH")
-        encoder = encoder_for(model, settings)
+        encoder = models.first()
         return encoder, open_store(url, create=encoder.info)
     try:
-        encoder = encoder_for(model or store.info.model, settings)
+        encoder = models.of(store.info)
         store.expect(encoder.info)
     except BaseException:
         store.close()
@@ -41,9 +78,5 @@ def open_for_indexing(url: str, model: str | None, settings: Settings) -> tuple[
 
 def open_searcher(url: str, model: str | None, settings: Settings) -> Searcher:
     """A searcher over a store opened for reading, with the model that filled it unless another name for it is given."""
-    store = open_store(url, read_only=True)
-    try:
-        return Searcher(encoder_for(model or store.info.model, settings), store)
-    except BaseException:
-        store.close()
-        raise
+    encoder, store = open_with(url, Models([model] if model else [], settings), read_only=True)
+    return Searcher(encoder, store)

@@ -32,6 +32,7 @@ def create_app(server: Server, *, on_failure: Callable[[], None] | None = None) 
     async def load() -> None:
         try:
             await server.load()
+            await server.follow()
         except Exception:  # noqa: BLE001, kept in server.failure for who started it
             if on_failure is not None:
                 on_failure()
@@ -40,6 +41,9 @@ def create_app(server: Server, *, on_failure: Callable[[], None] | None = None) 
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(load())
         yield
+        server.is_ending = True
+        if server.service is not None:
+            loading.cancel()  # it only follows the alias now
         with suppress(asyncio.CancelledError):
             await loading
         await server.close()

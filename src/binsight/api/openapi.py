@@ -26,6 +26,7 @@ _REASONS = {
     403: "The key may not do this, or the server only reads.",
     404: "There is no such item, or the id holds a line break, which none may.",
     408: "The body came too slowly.",
+    409: "Vectors of another model than the store's.",
     413: "The body is too large, or has too many parts.",
     415: "Another content type than those told.",
     422: "Understood and refused: the reason says what was wanted.",

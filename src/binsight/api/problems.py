@@ -13,6 +13,7 @@ from binsight.errors import (
     AccessDenied,
     BinsightError,
     CannotBeDone,
+    ModelMismatch,
     Overloaded,
     StoreReadOnly,
     TooLarge,
@@ -72,6 +73,8 @@ def problem_of(error: Exception) -> HttpProblem | None:
         return HttpProblem(404, str(error), name=name)
     if isinstance(error, StoreReadOnly):
         return HttpProblem(403, "this server only reads; write to one that was started without --read-only", name=name)
+    if isinstance(error, ModelMismatch):
+        return HttpProblem(409, str(error), name=name)
     if isinstance(error, CannotBeDone):
         return _again_later(503, str(error), name)
     if isinstance(error, BinsightError):

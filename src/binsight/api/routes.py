@@ -32,7 +32,7 @@ routes = APIRouter()
 @routes.post(
     "/v1/search",
     response_model=None,
-    responses=openapi.answers(wire.SearchAnswer, 404, upload=True),
+    responses=openapi.answers(wire.SearchAnswer, 404, 409, upload=True),
     openapi_extra=openapi.body(wire.ByVector, wire.ById, form=openapi.form(openapi.CHOICE)),
 )
 async def search(request: Request) -> Response:
@@ -43,6 +43,8 @@ async def search(request: Request) -> Response:
         if isinstance(body, Form):
             return await _found(server, service, body)
         query = reading.query_of(body)
+        if isinstance(query, wire.ByVector):
+            service.expect_fingerprint(query.fingerprint)
         k = reading.checked_most(query.k, server.settings.api_max_k)
 
         def answered() -> bytes:
@@ -97,7 +99,7 @@ async def inspect(request: Request) -> Response:
 @routes.put(
     "/v1/items/{item_id:path}",
     response_model=None,
-    responses=openapi.answers(wire.UpsertedAnswer, 404, upload=True),
+    responses=openapi.answers(wire.UpsertedAnswer, 404, 409, upload=True),
     openapi_extra=openapi.body(
         wire.VectorItem,
         form=openapi.form({"metadata": {"type": "string", "contentMediaType": JSON_TYPE, "example": '{"label": "ram"}'}}),
@@ -113,6 +115,7 @@ async def put_item(item_id: str, request: Request) -> Response:
             item = Item(item_id, reading.metadata_field(body))
             return await _put_pictures(service, [item], [reading.one_image(body)])
         sent = wire.VectorItem.model_validate(reading.document(body))
+        service.expect_fingerprint(sent.fingerprint)
         return await _put_vectors(service, [Item(item_id, reading.metadata_of(sent.metadata))], [sent.vector])
 
 
@@ -154,7 +157,7 @@ async def delete_item(item_id: str, request: Request) -> Response:
 @routes.post(
     "/v1/items:batch",
     response_model=None,
-    responses=openapi.answers(wire.UpsertedAnswer, upload=True),
+    responses=openapi.answers(wire.UpsertedAnswer, 409, upload=True),
     openapi_extra=openapi.body(
         wire.VectorBatch,
         form=openapi.form(
@@ -177,6 +180,7 @@ async def put_batch(request: Request) -> Response:
     async with server.bodies.read(request) as body:
         if isinstance(body, bytes):
             batch = wire.VectorBatch.model_validate(reading.document(body))
+            service.expect_fingerprint(batch.fingerprint)
             items = [Item(one.id, reading.metadata_of(one.metadata)) for one in batch.items]
             return await _put_vectors(service, items, [one.vector for one in batch.items])
         unknown = body.fields.keys() - {"items"}

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import final
@@ -15,6 +15,7 @@ import uvicorn
 
 from binsight.api.app import create_app
 from binsight.api.connections import protocol_of
+from binsight.api.following import Followed
 from binsight.api.keys import Access, check_host, parse_keys
 from binsight.api.logs import log_as_json
 from binsight.api.metrics import Metrics
@@ -22,7 +23,7 @@ from binsight.api.server import Server
 from binsight.api.service import Service
 from binsight.errors import BadSettings, CannotBeDone
 from binsight.settings import Settings
-from binsight.wiring import open_for_indexing, open_searcher
+from binsight.wiring import Models, open_with
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048  # connections that the system keeps until they are taken up
@@ -31,7 +32,7 @@ _GRACE_S = 5.0  # beyond the deadline of a request, for its answer to be read
 
 def serve(
     url: str,
-    model: str | None,
+    models: Sequence[str],
     settings: Settings,
     *,
     host: str,
@@ -39,30 +40,26 @@ def serve(
     allow_anonymous: bool = False,
     read_only: bool = False,
 ) -> signal.Signals:
-    """Answer requests until a signal; which one it was.
+    """Answer requests until a signal; which one it was. models: by default the one that the store names.
 
     Raises BadSettings before anything is opened: for keys that cannot be read, for another address than this machine's own
     where there are none. What keeps the model or the store from opening is raised too, once the port is free again.
     """
     keys = parse_keys(settings.api_keys)
     check_host(host, keys, allow_anonymous=allow_anonymous)
-    opened = partial(_open, url, model, settings, read_only)
-    server = Server(opened, settings, Access(keys, allow_anonymous=allow_anonymous))
+    followed = Followed(url, partial(_open, Models(models, settings), settings, read_only))
+    server = Server(followed.open, settings, Access(keys, allow_anonymous=allow_anonymous), has_moved=followed.has_moved)
     with _listening(host, port) as listener:
         log_as_json()
         ended_by = asyncio.run(_Process(server, settings).run(listener))
+    followed.close()
     if server.failure is not None:
         raise server.failure
     return ended_by
 
 
-def _open(url: str, model: str | None, settings: Settings, read_only: bool, metrics: Metrics) -> Service:
-    if read_only:
-        searcher = open_searcher(url, model, settings)
-        assert searcher.encoder is not None
-        encoder, store = searcher.encoder, searcher.store
-    else:
-        encoder, store = open_for_indexing(url, model, settings)
+def _open(models: Models, settings: Settings, read_only: bool, url: str, metrics: Metrics) -> Service:
+    encoder, store = open_with(url, models, read_only=read_only)
     try:
         return Service(encoder, store, settings, metrics)
     except BaseException:

@@ -19,6 +19,8 @@ from binsight.errors import BinsightError
 from binsight.settings import Settings
 
 CALLER = "binsight.caller"  # in a request's scope: the name of its key
+_LOOK_S = 0.5  # between looks at the alias
+_LOOK_AGAIN_S = 5.0  # after one that could not be followed
 _HELD_UPLOADS = 4  # bodies of the largest size that may be held together
 _log = logging.getLogger(__name__)
 
@@ -27,10 +29,18 @@ _log = logging.getLogger(__name__)
 class Server:
     """The parts that routes use. `service` is None until the model is warm and the store is open, and after the end.
 
-    open_service: loads and warms up; it runs in a thread, so that /healthz answers meanwhile.
+    open_service: loads and warms up; it runs in a thread, so that /healthz answers meanwhile. has_moved: whether it would now
+    open another one, which then takes the place of the first without a request unanswered.
     """
 
-    def __init__(self, open_service: Callable[[Metrics], Service], settings: Settings, access: Access) -> None:
+    def __init__(
+        self,
+        open_service: Callable[[Metrics], Service],
+        settings: Settings,
+        access: Access,
+        *,
+        has_moved: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.settings = settings
         self.access = access
         self.metrics = Metrics()
@@ -39,7 +49,11 @@ class Server:
         self.service: Service | None = None
         self.failure: BaseException | None = None
         self.is_draining = False
+        self.is_ending = False
         self._open_service = open_service
+        self._has_moved = has_moved
+        self._why_not_moved = ""
+        self._retired: dict[asyncio.Task[None], Service] = {}
         self.metrics.watch("upload_bytes", lambda: self.bodies.held.taken)
         self.metrics.watch_ready(lambda: self.service is not None and not self.is_draining)
 
@@ -50,14 +64,45 @@ class Server:
         except BaseException as error:
             self.failure = error
             raise
-        told = self.service.encoder
-        _log.info("ready", extra={"model": told.info.model, "runtime": told.runtime, "items": len(self.service.store)})
+        _tell("ready", self.service)
+
+    async def follow(self) -> None:
+        """Answer from another store as soon as the alias names it, until the end. While it cannot be opened: not be ready."""
+        while not self.is_ending:
+            await asyncio.sleep(_LOOK_S if not self._why_not_moved else _LOOK_AGAIN_S)
+            if not await asyncio.to_thread(self._has_moved):
+                self._why_not_moved = ""
+                continue
+            try:
+                await self._move()
+            except Exception as error:  # noqa: BLE001, told by /readyz; the former store answers on
+                self._why_not_moved = f"the store behind the alias cannot be opened: {error}"
+                is_ours = isinstance(error, BinsightError | OSError)
+                detail = {"error": type(error).__name__, "detail": str(error)}
+                _log.warning("not moved", extra=detail, exc_info=None if is_ours else error)
+
+    async def _move(self) -> None:
+        """Requests that came before go on with the former service, which ends when the last of them must have."""
+        fresh = await asyncio.to_thread(self._open_service, self.metrics)
+        former, self.service = self.service, fresh
+        self._why_not_moved = ""
+        _tell("moved", fresh)
+        if former is not None:
+            self._retired[asyncio.create_task(self._retire(former))] = former
+
+    async def _retire(self, former: Service) -> None:
+        await asyncio.sleep(self.settings.api_deadline_s + _LOOK_S)
+        await asyncio.to_thread(former.close)
+        self._retired = {task: service for task, service in self._retired.items() if service is not former}
 
     async def close(self) -> None:
         """Let running work end."""
         service, self.service = self.service, None
-        if service is not None:
-            await asyncio.to_thread(service.close)
+        for task in self._retired:
+            task.cancel()
+        for one in (service, *self._retired.values()):
+            if one is not None:
+                await asyncio.to_thread(one.close)
 
     def admit(self, request: Request, scope: Scope) -> Service:
         """The service, for a caller that may. Raises HttpProblem: 401, 403, 429; 503 while it is not ready."""
@@ -72,8 +117,16 @@ class Server:
             return "the server is about to end"
         if self.service is None:
             return "the model is not loaded yet"
+        if self._why_not_moved:
+            return self._why_not_moved
         try:
             await self.service.check()
         except (BinsightError, OSError) as error:  # TimeoutError is one
             return str(error) or "the store does not answer"
         return ""
+
+
+def _tell(event: str, service: Service) -> None:
+    told = service.encoder
+    detail = {"model": told.info.model, "fingerprint": told.info.fingerprint, "runtime": told.runtime}
+    _log.info(event, extra=detail | {"items": len(service.store)})

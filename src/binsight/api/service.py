@@ -12,6 +12,7 @@ from binsight.api.batching import Batcher, Pixels, Told
 from binsight.api.metrics import Metrics, Stage
 from binsight.api.places import Places
 from binsight.encoder import Encoder
+from binsight.errors import ModelMismatch
 from binsight.images import Limits
 from binsight.search import Searcher
 from binsight.settings import Settings
@@ -73,6 +74,12 @@ class Service:
         """Raise what keeps this service from answering: a store that cannot be reached, or another model's."""
         async with asyncio.timeout(_REACH_S):
             await self.read(lambda: self.store.expect(self.encoder.info))
+
+    def expect_fingerprint(self, fingerprint: str | None) -> None:
+        """Raise ModelMismatch for vectors that are told to be of another model; those of no known one are taken as of this."""
+        mine = self.encoder.info.fingerprint
+        if fingerprint is not None and fingerprint != mine:
+            raise ModelMismatch(f"want vectors of the model with the fingerprint {mine}, got some of {fingerprint!r}")
 
     def close(self) -> None:
         """Let running work end, then let the store go."""

@@ -30,6 +30,10 @@ K: TypeAlias = Annotated[
 Where: TypeAlias = Annotated[
     str | None, Field(description='Only items like this: `label = "ram" and quantity >= 2`.', max_length=16_384)
 ]
+Fingerprint: TypeAlias = Annotated[
+    str | None,
+    Field(max_length=128, description="Of the model that made the vectors, as /v1/info tells it; another one is answered 409."),
+]
 MinScore: TypeAlias = Annotated[
     float | None, Field(ge=-1, le=1, allow_inf_nan=False, description="Leave out matches below this cosine.")
 ]
@@ -57,6 +61,7 @@ class ByVector(_Choice, _Sent):
     """Search with a vector of the store's model."""
 
     vector: Vector
+    fingerprint: Fingerprint = None
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"vector": [0.6, 0.8], "k": 3}]})
 
@@ -77,16 +82,20 @@ class NoFields(_Typed):
     """A form that holds a picture and nothing else."""
 
 
-class VectorItem(_Sent):
-    """An item's record and its vector."""
-
+class _VectorItem(_Sent):
     vector: Vector
     metadata: Metadata = {}
+
+
+class VectorItem(_VectorItem):
+    """An item's record and its vector."""
+
+    fingerprint: Fingerprint = None
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"vector": [0.6, 0.8], "metadata": {"label": "ram"}}]})
 
 
-class BatchVectorItem(VectorItem):
+class BatchVectorItem(_VectorItem):
     """One item of a batch."""
 
     id: Id
@@ -100,6 +109,7 @@ class VectorBatch(_Sent):
     """Items with their vectors; of equal ids the last one wins."""
 
     items: Annotated[list[BatchVectorItem], Field(min_length=1, max_length=MOST_VECTORS)]
+    fingerprint: Fingerprint = None
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"items": [{"id": "RAM-1", "vector": [0.6, 0.8], "metadata": {"label": "ram"}}]}]}

@@ -15,7 +15,8 @@ INTERRUPTED = 130
 def serve(
     store: Annotated[str, typer.Option("--store", metavar="URL", help="The store to answer from.")],
     model: Annotated[
-        str | None, typer.Option("--model", metavar="M", help="Model name or folder; by default the one that filled the store.")
+        list[str] | None,
+        typer.Option("--model", metavar="M", help="Model name or folder; several for an alias; by default the store's own."),
     ] = None,
     host: Annotated[str, typer.Option("--host", metavar="H", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="P", min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
@@ -29,9 +30,11 @@ def serve(
     """Answer searches and counts over HTTP. /docs lists the routes; BINSIGHT_API_KEYS says who may call.
 
     SIGTERM and Ctrl-C let running requests finish. A store that is not there is made, unless --read-only.
+    Of an alias the store behind it is followed: when it names another one, that answers next, without a restart; give the
+    models of both, which are then loaded before.
     """
     from binsight.api.run import serve as run  # late: fastapi is an extra, and other commands do not wait for it
 
     settings = Settings.read()
-    ended_by = run(store, model, settings, host=host, port=port, allow_anonymous=allow_anonymous, read_only=read_only)
+    ended_by = run(store, model or [], settings, host=host, port=port, allow_anonymous=allow_anonymous, read_only=read_only)
     return INTERRUPTED if ended_by == signal.SIGINT else 0

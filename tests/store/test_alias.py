@@ -1,0 +1,140 @@
+"""Aliases of stores, and what a store does whose writes are held."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from binsight.cli import replace, run
+from binsight.errors import BadSettings, NotAStore, StoreDamaged, StoreUnavailable
+from binsight.records import Item, StoreInfo
+from binsight.store import open_alias, open_store
+from binsight.vectors import Vectors, normalise
+from tests.redis_server import RedisServer
+
+DIM = 8
+INFO = StoreInfo(DIM, "e" * 64, "test")
+
+
+def rows_of(n: int, seed: int = 1) -> Vectors:
+    return normalise(np.random.default_rng(seed).standard_normal((n, DIM)))
+
+
+@pytest.fixture(params=["folder", "redis"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A URL with %s for a name, of folders and of a Redis."""
+    if request.param == "folder":
+        return str(tmp_path / "%s")
+    server: RedisServer = request.getfixturevalue("redis_8")
+    server.client().flushall()
+    return server.url("%s")
+
+
+def make(url: str, item: str) -> None:
+    with open_store(url, create=INFO) as store:
+        store.upsert([Item(item)], rows_of(1))
+
+
+def ids(url: str) -> list[str]:
+    with open_store(url, read_only=True) as store:
+        return [item.id for item in store.scan()]
+
+
+def test_an_alias_names_one_store_and_then_another_and_back(
+    place: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replace, "FOLLOW_S", 0.2)
+    for name in ("one", "two"):
+        make(place % name, f"in {name}")
+    live = place % "live"
+    for name in ("one", "two", "one"):
+        assert run(["store", "alias", live, name, "--json"]) == 0
+        assert json.loads(capfd.readouterr().out)["store"] == name
+        assert ids(live) == [f"in {name}"]
+        time.sleep(0.25)
+        with open_store(live) as store:
+            store.upsert([Item("more")], rows_of(1))  # what is named takes writes, also after it was not for a while
+            store.delete(["more"])
+    assert run(["store", "alias", live]) == 0
+    assert capfd.readouterr().out == f"{live} names one\n"
+
+
+def test_what_is_no_alias_is_told_and_no_store_is_hidden_by_one(place: str, capfd: pytest.CaptureFixture[str]) -> None:
+    make(place % "one", "a")
+    assert run(["store", "alias", place % "one"]) == 2
+    assert run(["store", "alias", place % "one", "one"]) == 2
+    assert run(["store", "alias", place % "live", "missing"]) == 2
+    assert run(["store", "alias", place % "live", "../one"]) == 2
+    assert ids(place % "one") == ["a"]
+    with pytest.raises(NotAStore):
+        open_store(place % "live", read_only=True)
+    errors = capfd.readouterr().err.splitlines()
+    assert len(errors) == 4
+    assert "is no alias" in errors[0]
+    assert "another name" in errors[1]
+
+
+def test_a_damaged_or_foreign_pointer_file_is_not_followed(tmp_path: Path) -> None:
+    make(str(tmp_path / "one"), "a")
+    live = tmp_path / "live"
+    with open_alias(live) as alias:
+        alias.point_at("one")
+        assert alias.target() == "one"
+        live.write_bytes(live.read_bytes().replace(b"one", b"two"))
+        with pytest.raises(StoreDamaged, match="checksum"):
+            alias.target()
+        live.write_text("my notes")
+        with pytest.raises(NotAStore, match="is a file"):
+            open_store(live)
+        with pytest.raises(NotAStore):
+            alias.point_at("one")
+    assert live.read_text() == "my notes"
+    with pytest.raises(BadSettings, match="no alias"):
+        open_alias("exact:")
+
+
+def test_readers_of_an_alias_that_moves_to_and_fro_never_find_nothing(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        make(str(tmp_path / name), name)
+    live = tmp_path / "live"
+    with open_alias(live) as alias:
+        alias.point_at("one")
+        ended = threading.Event()
+
+        def move() -> None:
+            for turn in range(200):
+                alias.point_at(("one", "two")[turn % 2])
+            ended.set()
+
+        mover = threading.Thread(target=move)
+        mover.start()
+        seen = set()
+        while not ended.is_set() or len(seen) < 2:
+            seen.add(open_alias(live).target())
+        mover.join()
+    assert seen == {"one", "two"}
+
+
+def test_held_writes_are_refused_in_every_handle_until_they_are_released_or_time_is_up(redis_8: RedisServer) -> None:
+    redis_8.client().flushall()
+    url = redis_8.url(partitions=3)
+    with open_store(url, create=INFO) as store, open_store(url) as other:
+        store.upsert([Item("a")], rows_of(1))
+        store.hold_writes("it moves", for_s=0.3)
+        for write in (lambda: other.upsert([Item("b")], rows_of(1)), lambda: other.delete(["a"])):
+            with pytest.raises(StoreUnavailable, match="takes no writes now: it moves"):
+                write()
+        assert other.query(rows_of(1))[0][0].item.id == "a"
+        time.sleep(0.35)
+        other.upsert([Item("b")], rows_of(1))
+        store.hold_writes("for good")
+        with pytest.raises(StoreUnavailable, match="for good"):
+            other.delete(["b"])
+        store.release_writes()
+        assert other.delete(["b"]) == 1
+        assert store.verify().is_sound
