@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.redis_server import RedisServer, redis_server
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -64,6 +66,13 @@ def weights_folder() -> Path:
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder for exported models that lasts for the test run."""
     return tmp_path_factory.mktemp("binsight-cache")
+
+
+@pytest.fixture(scope="session")
+def redis_8(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis 8 that keeps every write on disk; tests empty it before they use it."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 @pytest.fixture

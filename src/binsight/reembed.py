@@ -24,7 +24,8 @@ from binsight.store.base import SOURCE_KEY, VectorStore
 FOLLOW_S = 2.0  # within which those who look at an alias see that it moved
 _LEASE_S = 120.0  # a hold ends by itself if its owner was killed
 _TOGETHER = 1000
-_TURNS = 20  # over a store that others change meanwhile
+_TURNS = 5  # over a store that others change meanwhile
+_FEW = 200  # items that changed during a turn: the rest is sooner read while writes are held
 Progress = Callable[[int, int], None]  # items done, of how many
 T = TypeVar("T")
 
@@ -58,15 +59,15 @@ def reembed(
 ) -> ReembedReport:
     """Bring `target`, of the encoder's model, up to date with what `source` holds; stopped and run again, it goes on.
 
-    Others may write to the source meanwhile: it is read again until nothing has changed. An item without a picture of its own
-    (written with its vector), or whose picture is gone, is refused. Raises ModelMismatch, BadSettings over a target that holds
-    other things, and what the stores raise.
+    Others may write to the source meanwhile: it is read again, some times, until nothing has changed. An item without a
+    picture of its own (written with its vector), or whose picture is gone, is refused. Raises ModelMismatch, BadSettings over a
+    target that holds other things, and what the stores raise.
     """
     started = perf_counter()
     target.release_writes()
     job = _Job(source, target, encoder, batch_size, workers)
     job.check_target()
-    return replace(job.caught_up(progress), took_s=perf_counter() - started)
+    return replace(job.followed(progress), took_s=perf_counter() - started)
 
 
 def replace_behind(
@@ -87,12 +88,15 @@ def replace_behind(
     Where items were refused, the alias stays unless without_refused.
     """
     started = perf_counter()
-    first = reembed(source, target, encoder, batch_size=batch_size, workers=workers, progress=progress)
+    job = _Job(source, target, encoder, batch_size, workers)
+    target.release_writes()
+    job.check_target()
+    first = job.followed(progress, few=_FEW)
     if first.refused and not without_refused:
-        return first
+        return replace(first, took_s=perf_counter() - started)
     held = _Held(source, f"it is being replaced by {name}; try again in a moment")
     try:
-        last = _Job(source, target, encoder, batch_size, workers, held.renew).caught_up(None)
+        last = replace(job, between=held.renew).followed(None)
         if last.refused and not without_refused:
             held.release()
             return _together(first, last, moved=False, took_s=perf_counter() - started)
@@ -108,7 +112,7 @@ def replace_behind(
 
 def _together(first: ReembedReport, last: ReembedReport, *, moved: bool, took_s: float) -> ReembedReport:
     indexed, deleted = first.indexed + last.indexed, first.deleted + last.deleted
-    return ReembedReport(indexed, max(0, first.unchanged - last.indexed), deleted, last.refused, moved, took_s)
+    return ReembedReport(indexed, max(0, last.unchanged + last.indexed - indexed), deleted, last.refused, moved, took_s)
 
 
 @final
@@ -148,17 +152,17 @@ class _Job:
         if unknown > held // 2:
             raise BadSettings(f"{unknown} of the {held} items of the new store are not in the former one; give an empty one")
 
-    def caught_up(self, progress: Progress | None) -> ReembedReport:
-        """Pass over the source until a pass finds nothing to do. Raises CannotBeDone when that does not come."""
+    def followed(self, progress: Progress | None, *, few: int = 0) -> ReembedReport:
+        """Pass over the source until a turn finds no more than a few things to do, or often enough."""
         found = ReembedReport()
         for _ in range(_TURNS):
             turn = self._turn(progress)
             indexed, deleted = found.indexed + turn.indexed, found.deleted + turn.deleted
-            found = ReembedReport(indexed, max(0, turn.unchanged - found.indexed), deleted, turn.refused)
-            if not turn.indexed and not turn.deleted:
-                return found
+            found = ReembedReport(indexed, max(0, turn.unchanged + turn.indexed - indexed), deleted, turn.refused)
+            if turn.indexed + turn.deleted <= few:
+                break
             progress = None
-        raise CannotBeDone("the store changes faster than it can be read again; try while fewer write")
+        return found
 
     def _turn(self, progress: Progress | None) -> ReembedReport:
         indexed = unchanged = deleted = done = 0

@@ -113,7 +113,7 @@ def test_readers_of_an_alias_that_moves_to_and_fro_never_find_nothing(tmp_path: 
 
         mover = threading.Thread(target=move)
         mover.start()
-        seen = set()
+        seen: set[str | None] = set()
         while not ended.is_set() or len(seen) < 2:
             seen.add(open_alias(live).target())
         mover.join()

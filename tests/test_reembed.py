@@ -1,0 +1,267 @@
+"""The items of a store in another one with another model's vectors, and the alias that then names it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from binsight import reembed as reembedding
+from binsight.checkpoint import Heads
+from binsight.cli import run
+from binsight.encoder import Encoder, load_encoder
+from binsight.errors import BadSettings, CannotBeDone, ModelMismatch, StoreUnavailable
+from binsight.ingest import ingest, list_sources
+from binsight.records import Item
+from binsight.reembed import ReembedReport, reembed, replace_behind
+from binsight.store import VectorStore, open_alias, open_store
+from tests.fakes import MeanColour, by_hand, mean_colour_encoder, paint
+from tests.model_folders import make_binsight_folder
+from tests.redis_server import RedisServer
+
+
+class Turned(MeanColour):
+    """Features: the mean blue, green and red."""
+
+    def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return super().run(pixels)[:, ::-1]
+
+
+FORMER = mean_colour_encoder("f" * 64)
+LATTER = Encoder(model="turned", fingerprint="b" * 64, preprocess=FORMER.preprocess, runtime=Turned())
+
+
+def colour(number: int) -> tuple[int, int, int]:
+    return number % 256, (7 * number) % 256, (31 * number) % 256
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for number in range(20):
+        paint(tmp_path / "photos" / f"{number:02d}.png", colour(number))
+    return tmp_path / "photos"
+
+
+def fill(store: VectorStore, photos: Path, encoder: Encoder = FORMER) -> None:
+    ingest(list_sources([str(photos)]), encoder, store)
+
+
+def check_turned(store: VectorStore, numbers: range) -> None:
+    ids = [f"{number:02d}.png" for number in numbers]
+    wanted = [by_hand(colour(number))[::-1] for number in numbers]
+    np.testing.assert_allclose(store.vectors_of(ids), wanted, atol=1e-6)
+    assert len(store) == len(ids)
+
+
+def test_every_item_is_read_again_with_its_record(tmp_path: Path, photos: Path) -> None:
+    with (
+        open_store(tmp_path / "one", create=FORMER.info) as source,
+        open_store(tmp_path / "two", create=LATTER.info) as target,
+    ):
+        fill(source, photos)
+        report = reembed(source, target, LATTER)
+        assert (report.indexed, report.unchanged, report.refused) == (20, 0, [])
+        check_turned(target, range(20))
+        assert {item.id: item for item in target.scan()} == {item.id: item for item in source.scan()}
+        with pytest.raises(ModelMismatch):
+            reembed(target, source, LATTER)
+
+
+def test_run_again_it_follows_what_changed(tmp_path: Path, photos: Path) -> None:
+    with (
+        open_store(tmp_path / "one", create=FORMER.info) as source,
+        open_store(tmp_path / "two", create=LATTER.info) as target,
+    ):
+        fill(source, photos)
+        reembed(source, target, LATTER)
+        source.delete(["19.png"])
+        (moved,) = source.get(["03.png"])
+        assert moved is not None
+        source.upsert([Item("03.png", moved.metadata | {"shelf": 4})], source.vectors_of(["03.png"]))
+        again = reembed(source, target, LATTER)
+        assert (again.indexed, again.unchanged, again.deleted, again.refused) == (1, 18, 1, [])
+        check_turned(target, range(19))
+        (now,) = target.get(["03.png"])
+        assert now is not None
+        assert now.metadata["shelf"] == 4
+
+
+def test_what_cannot_be_read_again_is_named_and_keeps_the_alias_unless_told(tmp_path: Path, photos: Path) -> None:
+    with (
+        open_store(tmp_path / "one", create=FORMER.info) as source,
+        open_store(tmp_path / "two", create=LATTER.info) as target,
+        open_alias(tmp_path / "live") as alias,
+    ):
+        fill(source, photos)
+        alias.point_at("one")
+        source.upsert([Item("by hand")], source.vectors_of(["00.png"]))
+        (photos / "05.png").unlink()
+        report = replace_behind(alias, source, target, LATTER, name="two")
+        assert sorted(refusal.path.rpartition("/")[2] for refusal in report.refused) == ["05.png", "by hand"]
+        assert not report.moved
+        assert alias.target() == "one"
+        source.upsert([Item("by hand")], source.vectors_of(["01.png"]))  # it still takes writes
+        report = replace_behind(alias, source, target, LATTER, name="two", without_refused=True)
+        assert report.moved
+        assert (report.indexed, len(report.refused)) == (0, 2)
+        assert alias.target() == "two"
+        assert len(target) == 19
+
+
+def test_a_target_that_holds_other_things_is_left_alone(tmp_path: Path, photos: Path) -> None:
+    with (
+        open_store(tmp_path / "one", create=FORMER.info) as source,
+        open_store(tmp_path / "two", create=LATTER.info) as target,
+    ):
+        fill(source, photos)
+        target.upsert([Item("a"), Item("b")], source.vectors_of(["00.png", "01.png"]))
+        with pytest.raises(BadSettings, match="2 of the 2 items"):
+            reembed(source, target, LATTER)
+        assert len(target) == 2
+
+
+def test_no_write_is_lost_while_the_alias_moves_there_and_back(
+    tmp_path: Path, photos: Path, redis_8: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writers through the alias take what they are refused to the store that it names then."""
+    monkeypatch.setattr(reembedding, "FOLLOW_S", 0.2)
+    redis_8.client().flushall()
+    with open_store(redis_8.url("one"), create=FORMER.info) as first, open_store(redis_8.url("two"), create=LATTER.info):
+        fill(first, photos)
+    with open_alias(redis_8.url("live")) as alias:
+        alias.point_at("one")
+    acknowledged: list[int] = []
+    refusals: list[int] = []
+    ended = threading.Event()
+
+    def write() -> None:
+        number = 100
+        while not ended.is_set():
+            with open_store(redis_8.url("live")) as store:
+                encoder = FORMER if store.info.fingerprint == FORMER.info.fingerprint else LATTER
+                try:
+                    while not ended.is_set():
+                        paint(photos / f"{number}.png", colour(number))
+                        ingest(list_sources([str(photos / f"{number}.png")]), encoder, store)
+                        acknowledged.append(number)
+                        number += 1
+                except StoreUnavailable:
+                    refusals.append(number)
+                    time.sleep(0.01)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for former, latter, encoder in (("one", "two", LATTER), ("two", "one", FORMER)):
+            before = len(acknowledged)
+            with (
+                open_alias(redis_8.url("live")) as alias,
+                open_store(redis_8.url(former)) as source,
+                open_store(redis_8.url(latter)) as target,
+            ):
+                assert replace_behind(alias, source, target, encoder, name=latter).moved
+                deadline = time.monotonic() + 20
+                while len(acknowledged) < before + 20 and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                with pytest.raises(StoreUnavailable, match=f"replaced by {latter}"):
+                    source.delete(["00.png"])
+    finally:
+        ended.set()
+        writer.join()
+    assert len(acknowledged) > 40
+    assert refusals
+    with open_store(redis_8.url("live"), read_only=True) as store:
+        assert store.info.detail["index"] == "one"
+        ids = [f"{number}.png" for number in acknowledged]
+        np.testing.assert_allclose(store.vectors_of(ids), [by_hand(colour(number)) for number in acknowledged], atol=1e-6)
+        assert store.verify().is_sound
+
+
+def test_a_hold_that_was_not_renewed_in_time_moves_nothing(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reembedding, "_LEASE_S", 0.0)
+    with (
+        open_store(tmp_path / "one", create=FORMER.info) as source,
+        open_store(tmp_path / "two", create=LATTER.info) as target,
+        open_alias(tmp_path / "live") as alias,
+    ):
+        fill(source, photos)
+        alias.point_at("one")
+        with pytest.raises(CannotBeDone, match="could not be held"):
+            replace_behind(alias, source, target, LATTER, name="two")
+        assert alias.target() == "one"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> tuple[Path, Path]:
+    folders = []
+    for seed in (1, 2):
+        folders.append(tmp_path_factory.mktemp("models") / f"model-{seed}")
+        make_binsight_folder(folders[-1], Heads(16, None, None), size=32, seed=seed)
+    return folders[0], folders[1]
+
+
+def test_the_command_killed_anywhere_goes_on_and_ends_as_undisturbed(
+    tmp_path: Path, models: tuple[Path, Path], capfd: pytest.CaptureFixture[str], shared_cache: Path
+) -> None:
+    for number in range(300):
+        paint(tmp_path / "photos" / f"{number:03d}.png", colour(number), (40, 40))
+    former, latter = models
+    live = str(tmp_path / "live")
+    assert run(["index", str(tmp_path / "photos"), "--store", str(tmp_path / "one"), "--model", str(former)]) == 0
+    assert run(["store", "alias", live, "one"]) == 0
+    command = [sys.executable, "-c", "from binsight.cli import main; main()", "store", "reembed", live, "--model", str(latter)]
+    held: list[int] = []
+    for _ in range(2):
+        with subprocess.Popen([*command, "--into", "two"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            while process.poll() is None:
+                time.sleep(0.02)
+                if (tmp_path / "two" / "CURRENT").exists():
+                    with open_store(tmp_path / "two", read_only=True) as store:
+                        now = len(store)
+                    if now > (held[-1] if held else 0):
+                        held.append(now)
+                        process.send_signal(signal.SIGKILL)
+                        process.wait()
+        with open_alias(live) as alias:
+            if alias.target() == "two":
+                break
+    capfd.readouterr()
+    run(["store", "reembed", live, "--model", str(latter), "--into", "two"])
+    with open_alias(live) as alias:
+        assert alias.target() == "two"
+    encoder = load_encoder(str(latter))
+    with open_store(tmp_path / "two", read_only=True) as store:
+        assert len(store) == 300
+        wanted = encoder.encode([tmp_path / "photos" / f"{number:03d}.png" for number in range(300)]).vectors
+        np.testing.assert_allclose(store.vectors_of([f"{number:03d}.png" for number in range(300)]), wanted, atol=1e-4)
+        assert store.verify().is_sound
+
+
+def test_the_command_names_the_new_store_by_its_model_and_leaves_a_plain_store_in_place(
+    tmp_path: Path, photos: Path, models: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    former, latter = (str(model) for model in models)
+    plain = str(tmp_path / "parts.store")
+    assert run(["index", str(photos), "--store", plain, "--model", former]) == 0
+    capfd.readouterr()
+    assert run(["store", "reembed", plain, "--model", latter, "--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    fingerprint = load_encoder(latter).info.fingerprint
+    assert document | {"took_s": 0} == {
+        "from": "parts.store", "into": f"parts.store-{fingerprint[:8]}", "indexed": 20, "unchanged": 0, "deleted": 0,
+        "refused": [], "moved": False, "took_s": 0,
+    }  # fmt: skip
+    with open_store(plain, read_only=True) as store:
+        assert store.info.model.endswith(former)
+    assert run(["store", "reembed", plain, "--model", former, "--into", "parts.store"]) == 2
+    assert isinstance(ReembedReport().to_json(), dict)
