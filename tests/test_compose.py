@@ -1,0 +1,92 @@
+"""What `docker compose up` starts, started without Docker: the same commands, with the same arguments and rights."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+import yaml
+
+from binsight.client import Client
+from binsight.errors import AccessDenied
+from binsight.records import Item
+from tests.api.servers import Process
+from tests.conftest import ROOT
+from tests.fakes import paint
+from tests.redis_server import RedisServer
+
+SECRETS = {"REDIS_PASSWORD": "pass1", "BINSIGHT_API_KEYS": f"clerk:read+write:{hashlib.sha256(b'key1').hexdigest()}"}
+
+
+def composed(part: Any) -> Any:
+    """A part of the file with its variables filled in, as compose does."""
+    if isinstance(part, dict):
+        return {name: composed(value) for name, value in part.items()}
+    if isinstance(part, list):
+        return [composed(value) for value in part]
+    return re.sub(r"\$\{(\w+):\?[^}]*\}", lambda found: SECRETS[found[1]], part) if isinstance(part, str) else part
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = composed(yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8")))["services"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def server(services: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    program, *options = services["redis"]["command"]
+    assert program == "redis-server"
+    one = RedisServer(tmp_path_factory.mktemp("redis"), tuple(options))
+    one.start()
+    yield one
+    one.end()
+
+
+def test_only_the_user_of_least_rights_gets_in(server: RedisServer) -> None:
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        server.client().ping()
+    ours = redis.Redis(port=server.port, username="binsight", password=SECRETS["REDIS_PASSWORD"])
+    assert ours.ping()
+    for command in (("FLUSHALL",), ("KEYS", "*"), ("CONFIG", "GET", "*"), ("ACL", "LIST"), ("SHUTDOWN",), ("GET", "other")):
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            ours.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+def test_the_api_answers_from_that_redis_with_that_user_and_keeps_what_it_took(
+    services: dict[str, Any], server: RedisServer, tmp_path: Path, shared_cache: Path
+) -> None:
+    verb, *arguments = services["api"]["command"]
+    assert verb == "serve"
+    there = {"redis:6379": f"127.0.0.1:{server.port}", "0.0.0.0": "127.0.0.1", "models/": f"{ROOT}/models/"}  # noqa: S104
+    for name, here in there.items():
+        arguments = [argument.replace(name, here) for argument in arguments]
+    keys = services["api"]["environment"]["BINSIGHT_API_KEYS"]
+    photo = paint(tmp_path / "a.png", (200, 30, 30), (64, 64))
+    with Process(*arguments, cache=shared_cache, api_keys=keys) as process:
+        with pytest.raises(AccessDenied), Client(process.url) as stranger:
+            stranger.info()
+        with Client(process.url, "key1") as client:
+            client.add([Item("a", {"shelf": 3})], [photo])
+            server.end()
+            server.start()
+            (match,) = client.by_image(photo, where="shelf = 3").matches
+            assert (match.item.id, round(match.score, 3)) == ("a", 1.0)
+            assert client.info().detail["durability"] == "aof"
+        assert httpx.get(f"{process.url}/healthz").status_code == 200
+
+
+def test_the_image_holds_what_it_is_built_from() -> None:
+    """Every file that the Dockerfile copies is there, and let through by .dockerignore."""
+    copied = re.findall(r"^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    names = [name for line in copied for name in line.split()]
+    let_through = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").split() if line.startswith("!")}
+    assert set(names) == let_through
+    for name in names:
+        assert (ROOT / name).exists()
