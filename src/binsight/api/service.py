@@ -20,7 +20,7 @@ from binsight.store.base import VectorStore
 
 T = TypeVar("T")
 _READERS = 4  # threads that ask the store
-_WRITERS = 4  # threads that change it: a shared store commits those that wait together
+_WRITERS = 16  # threads that change it: a shared server syncs together what arrives together
 _WARM_SIZES = (1, 2, 4, 8)  # what the model is compiled for: one picture, few, and many
 _REACH_S = 2.0  # how long a store may take to say that it is there
 
