@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import final
 
 from binsight.encoder import Encoder, load_encoder
-from binsight.errors import BadSettings, NotAStore
+from binsight.errors import BadSettings, ModelMismatch, NotAStore
 from binsight.records import StoreInfo
 from binsight.search import Searcher
 from binsight.settings import Settings
@@ -34,11 +34,18 @@ class Models:
         return self._load(self.names[0])
 
     def of(self, info: StoreInfo) -> Encoder:
-        """The model that filled a store. Raises ModelMismatch, naming all that were given."""
+        """The model that filled a store. Raises ModelMismatch where it is none of those that were given."""
         if not self.names:
             return encoder_for(info.model, self._settings)
-        given = [self._load(name) for name in self.names]
-        return next((encoder for encoder in given if encoder.info.fingerprint == info.fingerprint), given[0])
+        given = {name: self._load(name).info.fingerprint for name in self.names}
+        for name, fingerprint in given.items():
+            if fingerprint == info.fingerprint:
+                return self._load(name)
+        told = ", ".join(f"{name!r} (fingerprint {fingerprint})" for name, fingerprint in given.items())
+        raise ModelMismatch(
+            f"the store was filled by {info.model!r} (fingerprint {info.fingerprint}), but given was {told}; "
+            "use the model that filled the store, or index the pictures anew into another store"
+        )
 
     def _load(self, name: str) -> Encoder:
         if name not in self._loaded:

@@ -90,8 +90,10 @@ def test_a_damaged_cache_is_made_again(pictures: LabelledSet, tmp_path: Path) ->
     first = opened(pictures, tmp_path / "cache")
     file = tmp_path / "cache" / "pixels" / first.key / "pixels.npy"
     wanted = np.array(first.pixels)
-    file.write_bytes(file.read_bytes()[:-10])
-    np.testing.assert_array_equal(opened(pictures, tmp_path / "cache").pixels, wanted)
+    whole = file.read_bytes()
+    for damaged in (whole[:-10], whole[:500] + bytes([whole[500] ^ 1]) + whole[501:]):
+        file.write_bytes(damaged)
+        np.testing.assert_array_equal(opened(pictures, tmp_path / "cache").pixels, wanted)
 
 
 def test_a_full_disk_is_said_and_leaves_nothing_behind(pictures: LabelledSet, small_disk: Path) -> None:

@@ -185,6 +185,10 @@ def test_a_frozen_backbone_keeps_its_weights_and_statistics(
     train(settings(counts, tmp_path / "again", **options))
     assert features.stat().st_mtime_ns == before
     assert_same(weights_of(settings(counts, tmp_path / "again", **options)), ours)
+    whole = features.read_bytes()
+    features.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # noticed, and computed again
+    train(settings(counts, tmp_path / "once more", **options))
+    assert features.read_bytes() == whole
 
 
 def test_the_first_stages_keep_their_weights_and_statistics(counts: dict[str, Any], tmp_path: Path) -> None:

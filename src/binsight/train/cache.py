@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from binsight import checkpoint
 from binsight.data.labelled import LabelledSet
 from binsight.data.source import Refusal
-from binsight.errors import BadImage, BadSource, CannotBeDone
+from binsight.errors import BadImage, BadSource, CannotBeDone, StoreDamaged
 from binsight.preprocess import Preprocess
+from binsight.store.files import crc_of_file
 
 Pixels = NDArray[np.uint8]
 _PIXELS, _INDEX = "pixels.npy", "index.json"
@@ -44,7 +45,8 @@ def open_pixels(
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> PixelCache:
-    """The pixels of these pictures, decoded now or taken from an earlier run of the same files, size and resampling.
+    """The pixels of these pictures, decoded now or taken, if their checksum holds, from an earlier run of the same files, size
+    and resampling.
 
     root: the cache's folder. workers: threads, by default one a core. Raises BadSource when no picture can be decoded,
     CannotBeDone when the cache cannot be written (disk full).
@@ -86,8 +88,8 @@ def _key(labelled: LabelledSet, uris: Sequence[str], preprocess: Preprocess) -> 
 def _is_whole(folder: Path) -> bool:
     try:
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        return bool((folder / _PIXELS).stat().st_size == index["bytes"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return bool(crc_of_file(folder / _PIXELS) == index["crc"])
+    except (OSError, ValueError, KeyError, TypeError, StoreDamaged):
         return False
 
 
@@ -131,5 +133,5 @@ def _decode(
         file.write(bytes(math.prod(preprocess.size) * 3 * len(refused)))  # rows of the header's shape that are not used
         file.flush()
         os.fsync(file.fileno())
-    index = {"uris": kept, "refused": refused, "bytes": (folder / _PIXELS).stat().st_size}
+    index = {"uris": kept, "refused": refused, "crc": crc_of_file(folder / _PIXELS)}
     (folder / _INDEX).write_text(json.dumps(index), encoding="utf-8")

@@ -20,9 +20,10 @@ from binsight import openvino_export
 from binsight.data.labelled import LabelledPicture, LabelledSet, open_labelled
 from binsight.data.source import Refusal
 from binsight.data.splits import TRAIN, VAL, Split, leak, read_split
-from binsight.errors import BadSettings, BadSource, CannotBeDone
+from binsight.errors import BadSettings, BadSource, CannotBeDone, StoreDamaged
 from binsight.network import BinNet
 from binsight.preprocess import Preprocess
+from binsight.store.files import crc_of_file
 from binsight.train.augment import DRAWS, augment
 from binsight.train.cache import open_pixels
 from binsight.train.config import TrainConfig
@@ -159,8 +160,10 @@ def with_views(
 def _kept(file: Path, shape: tuple[int, ...], dtype: type[np.floating[Any]]) -> NDArray[Any] | None:
     """What an earlier run has kept, mapped; None where there is nothing, or it is damaged and has to be made again."""
     try:
+        if f"{crc_of_file(file):08x}" != _crc_beside(file).read_text(encoding="ascii"):
+            return None
         found: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, StoreDamaged):
         return None
     return found if found.shape == shape and found.dtype == dtype else None
 
@@ -194,12 +197,18 @@ def _kept_as(file: Path) -> Iterator[IO[bytes]]:
             yield out
             out.flush()
             os.fsync(out.fileno())
+        crc = f"{crc_of_file(beside):08x}"
         beside.replace(file)
+        _crc_beside(file).write_text(crc, encoding="ascii")
     except OSError as error:
         raise CannotBeDone(f"cannot keep features in {file}: {error}; free some space or set BINSIGHT_CACHE") from error
     finally:
         with suppress(OSError):
             beside.unlink()
+
+
+def _crc_beside(file: Path) -> Path:
+    return file.with_name(f"{file.name}.crc")
 
 
 def _runner(
