@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import binsight
 from binsight.checkpoint import open_folder
+from binsight.encoder import load_encoder
 from binsight.errors import BadSettings, TrainingDiverged
 from binsight.network import load as load_network
 from binsight.preprocess import Preprocess
@@ -207,6 +208,18 @@ def test_the_first_stages_keep_their_weights_and_statistics(counts: dict[str, An
     assert any(name.endswith("running_mean") for name in frozen)
     assert all(same[name] for name in frozen)
     assert not same["backbone.conv_head.weight"]
+
+
+def test_a_finer_last_map_is_part_of_the_model(counts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINSIGHT_CACHE", str(tmp_path / "cache"))
+    start = make_model_folder(tmp_path / "start", size=32)
+    config = settings(counts, tmp_path / "model", backbone=f"local-dir:{start}", pretrained=True, stride=16, epochs=1)
+    train(config)
+    backbone = load_network(open_folder(config.out)).backbone
+    assert backbone.forward_features(torch.zeros(1, 3, 32, 32)).shape[-2:] == (2, 2)  # type: ignore[operator]
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    ours, torchs = (load_encoder(str(config.out), runtime=one).encode_pixels(pixels) for one in ("openvino", "torch"))
+    np.testing.assert_allclose(ours.vectors, torchs.vectors, atol=2e-3)
 
 
 def test_a_frozen_backbone_of_random_numbers_is_refused(counts: dict[str, Any], tmp_path: Path) -> None:

@@ -30,6 +30,10 @@ class TrainConfig(BaseModel):
     )
     pretrained: bool = Field(True, description="start from weights; binsight_vit_* always start from random numbers")
     size: int = Field(224, ge=32, le=1024, description="side of the squashed picture in pixels")
+    stride: Literal[0, 8, 16, 32] = Field(
+        0,
+        description="pixels between neighbours of the last feature map; 0: the backbone's own, mostly 32; finer maps cost time",
+    )
     freeze: str = Field("none", pattern=r"^(none|backbone|stages:[1-9]\d{0,3})$", description="what does not learn")
 
     views: int = Field(

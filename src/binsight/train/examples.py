@@ -107,8 +107,8 @@ def with_features(
 ) -> Examples:
     """The examples with a frozen backbone's features in place of pixels, of each picture and of its mirror image.
 
-    Computed once for a backbone and a set of pictures (by OpenVINO on a CPU), and kept. Raises CannotBeDone when they cannot
-    be kept.
+    Computed once for a backbone (its `fingerprint`) and a set of pictures (by OpenVINO on a CPU), and kept. Raises
+    CannotBeDone when they cannot be kept.
     """
     examples = prepared.examples
     key = hashlib.sha256(f"{prepared.key} {fingerprint} {preprocess.to_json()} {net.features_dim}".encode()).hexdigest()

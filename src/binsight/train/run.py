@@ -220,6 +220,8 @@ def _start_of(config: TrainConfig) -> Iterator[tuple[Checkpoint | None, NetworkC
 
 def _base(start: NetworkConfig, config: TrainConfig) -> NetworkConfig:
     """What is trained. Its pictures are squashed whole: a crop loses items."""
+    if config.stride:
+        start = replace(start, model_args={**start.model_args, "output_stride": config.stride})
     theirs = start.preprocess
     preprocess = Preprocess((config.size, config.size), "squash", 1.0, theirs.mean, theirs.std, "bicubic")
     if config.pooling == "mean":
@@ -270,9 +272,14 @@ def _inputs(
     if start is None:
         raise BadSettings("--freeze backbone wants a backbone with weights; one of random numbers has nothing to keep")
     device = torch.device("cuda" if _accelerator(config) == "gpu" else "cpu")
-    found = with_features(prepared, net, preprocess, start.identity, cache=checkpoint.cache_root(), device=device)
+    found = with_features(prepared, net, preprocess, _identity(start, config), cache=checkpoint.cache_root(), device=device)
     net.to("cpu").train()
     return found
+
+
+def _identity(start: Checkpoint, config: TrainConfig) -> str:
+    """Of the network whose features are kept."""
+    return f"{start.identity} stride {config.stride}" if config.stride else start.identity
 
 
 def _with_views(prepared: Prepared, net: BinNet, config: TrainConfig, start: Checkpoint | None, say: Say) -> Examples:
@@ -282,7 +289,7 @@ def _with_views(prepared: Prepared, net: BinNet, config: TrainConfig, start: Che
     if stages is None:
         raise BadSettings(f"{config.backbone} cannot be cut after {config.freeze} into two parts; train without --views")
     net.to("cuda" if _accelerator(config) == "gpu" else "cpu").eval()
-    found = with_views(prepared, net, stages, config, start.identity, cache=checkpoint.cache_root(), say=say)
+    found = with_views(prepared, net, stages, config, _identity(start, config), cache=checkpoint.cache_root(), say=say)
     net.to("cpu").train()
     return found
 
