@@ -22,6 +22,7 @@ REQUEST_ID = "X-Request-ID"
 _SANE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _GONE = 499  # in logs and metrics only: nobody was there to be answered
 _LINGER_S = 2.0
+_SMALL_BYTES = 2**18
 _log = logging.getLogger(__name__)
 
 
@@ -38,13 +39,14 @@ class Envelope:
         self._metrics = metrics
         self._deadline_s = deadline_s
         self._linger_bytes = linger_bytes
+        self._turn = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = perf_counter()
-        exchange = _Exchange(receive, send, Headers(scope=scope), self._linger_bytes)
+        exchange = _Exchange(receive, send, Headers(scope=scope), self._linger_bytes, self._turn)
         try:
             async with asyncio.timeout(self._deadline_s):
                 await self._app(scope, exchange.receive, exchange.send)
@@ -87,7 +89,7 @@ class Envelope:
 class _Exchange:
     """One request and its answer, watched: what came in, and whether the answer has begun."""
 
-    def __init__(self, receive: Receive, send: Send, headers: Headers, linger_bytes: int) -> None:
+    def __init__(self, receive: Receive, send: Send, headers: Headers, linger_bytes: int, turn: asyncio.Lock) -> None:
         wished = headers.get(REQUEST_ID, "")
         self.request_id = wished if _SANE.fullmatch(wished) else uuid.uuid4().hex
         self.status = 0
@@ -96,8 +98,12 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._linger_bytes = linger_bytes
+        self._turn = turn
 
     async def receive(self) -> Message:
+        if self.bytes_in > _SMALL_BYTES:  # one chunk of one large body for each turn of the loop: others come in between
+            async with self._turn:
+                await asyncio.sleep(0)
         message = await self._receive()
         if message["type"] == "http.request":
             self.bytes_in += len(message.get("body", b""))

@@ -19,7 +19,7 @@ from binsight.errors import BinsightError
 from binsight.settings import Settings
 
 CALLER = "binsight.caller"  # in a request's scope: the name of its key
-_HELD_UPLOADS = 4  # bodies of the largest size that may be held together
+_HELD_UPLOADS = 3  # bodies of the largest size that may be held together
 _log = logging.getLogger(__name__)
 
 

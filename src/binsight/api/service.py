@@ -10,9 +10,9 @@ from typing import TypeVar, final
 
 from binsight.api.batching import Batcher, Pixels, Told
 from binsight.api.metrics import Metrics, Stage
-from binsight.api.places import Places
+from binsight.api.places import Budget, Places
 from binsight.encoder import Encoder
-from binsight.images import Limits
+from binsight.images import Limits, decoding_bytes
 from binsight.search import Searcher
 from binsight.settings import Settings
 from binsight.store.base import VectorStore
@@ -21,6 +21,7 @@ T = TypeVar("T")
 _READERS = 4  # threads that ask the store
 _WRITERS = 4  # threads that change it: a shared store commits those that wait together
 _WARM_SIZES = (1, 2, 4, 8)  # what the model is compiled for: one picture, few, and many
+_DECODING_BYTES = 160 * 2**20  # of pictures that are decoded at the same time
 _REACH_S = 2.0  # how long a store may take to say that it is there
 
 
@@ -40,6 +41,7 @@ class Service:
         self._calls = Places("store calls", 4 * settings.api_queue)
         self._picture_calls = Places("store calls of pictures", settings.api_queue)  # a picture that was encoded finds one
         self._limits = Limits(max_bytes=settings.api_max_upload_bytes, max_pixels=settings.api_max_pixels)
+        self._memory = Budget(_DECODING_BYTES)
         self._metrics = metrics
         for size in _WARM_SIZES:
             encoder.warm_up(min(size, settings.api_batch))
@@ -84,7 +86,8 @@ class Service:
 
     def _decoded(self, image: bytes) -> Pixels:
         started = perf_counter()
-        pixels = self.encoder.preprocess.pixels(image, limits=self._limits)
+        with self._memory.taking(decoding_bytes(image)):
+            pixels = self.encoder.preprocess.pixels(image, limits=self._limits)
         self._metrics.stage("decode", perf_counter() - started)
         return pixels
 
