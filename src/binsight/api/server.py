@@ -12,7 +12,7 @@ from starlette.requests import Request
 from binsight.api.keys import Access, Scope
 from binsight.api.metrics import Metrics
 from binsight.api.places import Places
-from binsight.api.problems import busy
+from binsight.api.problems import HttpProblem, busy
 from binsight.api.service import Service
 from binsight.api.uploads import Bodies
 from binsight.errors import BinsightError
@@ -74,6 +74,6 @@ class Server:
             return "the model is not loaded yet"
         try:
             await self.service.check()
-        except (BinsightError, OSError) as error:  # TimeoutError is one
+        except (BinsightError, HttpProblem, OSError) as error:  # TimeoutError is one
             return str(error) or "the store does not answer"
         return ""

@@ -11,6 +11,7 @@ from typing import TypeVar, final
 from binsight.api.batching import Batcher, Pixels, Told
 from binsight.api.metrics import Metrics, Stage
 from binsight.api.places import Budget, Places
+from binsight.api.reach import Reach
 from binsight.encoder import Encoder
 from binsight.images import Limits, decoding_bytes
 from binsight.search import Searcher
@@ -22,7 +23,6 @@ _READERS = 4  # threads that ask the store
 _WRITERS = 4  # threads that change it: a shared store commits those that wait together
 _WARM_SIZES = (1, 2, 4, 8)  # what the model is compiled for: one picture, few, and many
 _DECODING_BYTES = 160 * 2**20  # of pictures that are decoded at the same time
-_REACH_S = 2.0  # how long a store may take to say that it is there
 
 
 @final
@@ -48,6 +48,8 @@ class Service:
         self._decoders = ThreadPoolExecutor(settings.workers, thread_name_prefix="decode")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="search")
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="write")
+        self._reach = Reach(lambda: store.expect(encoder.info))
+        self._is_shared = store.info.detail.get("kind") == "redis"
         self._batcher = Batcher(encoder, most=settings.api_batch, observe=metrics.model_pass)
         metrics.watch("pictures", lambda: self.pictures.taken)
         metrics.watch("model", lambda: self._batcher.waiting)
@@ -73,13 +75,13 @@ class Service:
 
     async def check(self) -> None:
         """Raise what keeps this service from answering: a store that cannot be reached, or another model's."""
-        async with asyncio.timeout(_REACH_S):
-            await self.read(lambda: self.store.expect(self.encoder.info))
+        await self._reach.check()
 
     def close(self) -> None:
         """Let running work end, then let the store go."""
         self._decoders.shutdown()
         self._batcher.close()
+        self._reach.close()
         self._readers.shutdown()
         self._writers.shutdown()
         self.store.close()
@@ -102,7 +104,10 @@ class Service:
         def ended(_: Future[T]) -> None:
             places.give_back()
 
+        if self._is_shared:
+            self._reach.expect()
         places.take()
         future = pool.submit(timed)
         future.add_done_callback(ended)
-        return await asyncio.wrap_future(future)
+        asked = asyncio.wrap_future(future)
+        return await (self._reach.answered(asked) if self._is_shared else asked)
