@@ -103,6 +103,9 @@ def test_errors_are_those_of_the_library(client: Client, tmp_path: Path) -> None
         client.count(bytes(5_000_000))
     with pytest.raises(BadSettings, match="one image for each item"):
         client.add([Item("x")], [])
+    for key in ("", "schlüssel", "two\nlines", "s3cret ", " s3cret"):
+        with pytest.raises(BadSettings, match="want an API key of printable ASCII signs"):
+            Client("http://127.0.0.1", key)
     for url in ("parts.example", "ftp://x", "http://", "http://[", "http://x/?q=1"):
         with pytest.raises(BadSettings, match="want the URL of a server"):
             Client(url)

@@ -7,6 +7,7 @@ import ctypes
 import logging
 import signal
 import socket
+import ssl
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -40,23 +41,36 @@ def serve(
     port: int,
     allow_anonymous: bool = False,
     read_only: bool = False,
+    tls: tuple[str, str | None] | None = None,
 ) -> signal.Signals:
     """Answer requests until a signal; which one it was.
 
-    Raises BadSettings before anything is opened: for keys that cannot be read, for another address than this machine's own
-    where there are none. What keeps the model or the store from opening is raised too, once the port is free again.
+    tls: files of the certificate with its chain, and of its key, None where the first holds both; without, plain HTTP.
+    Raises BadSettings before anything is opened: for keys or certificates that cannot be read, for another address than this
+    machine's own where there are no keys. What keeps the model or the store from opening is raised too, once the port is free
+    again.
     """
     keys = parse_keys(settings.api_keys)
     check_host(host, keys, allow_anonymous=allow_anonymous)
+    if tls is not None:
+        _check_tls(*tls)
     opened = partial(_open, url, model, settings, read_only)
     server = Server(opened, settings, Access(keys, allow_anonymous=allow_anonymous))
     with _listening(host, port) as listener:
         _give_memory_back()
         log_as_json()
-        ended_by = asyncio.run(_Process(server, settings).run(listener))
+        ended_by = asyncio.run(_Process(server, settings, tls).run(listener))
     if server.failure is not None:
         raise server.failure
     return ended_by
+
+
+def _check_tls(certificate: str, key: str | None) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")  # asks nobody
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        files = certificate if key is None else f"{certificate} and {key}"
+        raise BadSettings(f"want a certificate and its key in PEM, without a password, got {files}: {error}") from error
 
 
 def _give_memory_back() -> None:
@@ -108,12 +122,16 @@ def _listening(host: str, port: int) -> socket.socket:
 class _Process:
     """uvicorn with signals of our own: uvicorn's would end the process by the signal, with another exit code than 0."""
 
-    def __init__(self, server: Server, settings: Settings) -> None:
+    def __init__(self, server: Server, settings: Settings, tls: tuple[str, str | None] | None) -> None:
         self._server = server
         self._drain_s = settings.api_drain_s
         app = create_app(server, on_failure=self._stop)
+        certificate, key = tls or (None, None)
+        self._has_tls = tls is not None
         config = uvicorn.Config(
             app,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
             http=protocol_of(settings.api_deadline_s),
             ws="none",
             lifespan="on",
@@ -131,7 +149,7 @@ class _Process:
         for one in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(one, self._end, one)
         host, port = listener.getsockname()[:2]
-        _log.info("listening", extra={"host": host, "port": port})
+        _log.info("listening", extra={"host": host, "port": port, "tls": self._has_tls})
         await self._uvicorn.serve(sockets=[listener])
         return self._ended_by
 
