@@ -40,7 +40,16 @@ class Flood:
     """
 
     def __init__(self, port: int, *requests: Path, clients: int, rate_per_s: float = 0.0, nice: int = 19) -> None:
-        self._command = [sys.executable, "-m", "tests.api.pressure", "flood", str(port), str(clients), str(rate_per_s), str(nice)]
+        self._command = [
+            sys.executable,
+            "-m",
+            "tests.api.pressure",
+            "flood",
+            str(port),
+            str(clients),
+            str(rate_per_s),
+            str(nice),
+        ]
         self._command += map(str, requests)
         self.statuses: Counter[str] = Counter()
         self.longest_refusal_ms = 0.0

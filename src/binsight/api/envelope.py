@@ -49,7 +49,10 @@ class Envelope:
         exchange = _Exchange(receive, send, Headers(scope=scope), self._linger_bytes, self._turn)
         try:
             async with asyncio.timeout(self._deadline_s):
-                await self._app(scope, exchange.receive, exchange.send)
+                if exchange.is_framed_twice:
+                    await exchange.answer(_framed_twice(), scope)
+                else:
+                    await self._app(scope, exchange.receive, exchange.send)
         except TimeoutError:  # ours: one from inside has become an answer there
             await exchange.answer(self._late(exchange), scope)
         except ClientDisconnect:
@@ -94,6 +97,7 @@ class _Exchange:
         self.request_id = wished if _SANE.fullmatch(wished) else uuid.uuid4().hex
         self.status = 0
         self.bytes_in = 0
+        self.is_framed_twice = "content-length" in headers and "transfer-encoding" in headers
         self.is_reading = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self._receive = receive
         self._send = send
@@ -134,6 +138,12 @@ class _Exchange:
                         return
         except TimeoutError:
             return
+
+
+def _framed_twice() -> HttpProblem:
+    """Of two lengths a proxy in front may believe the other one, and what is left would be somebody's next request."""
+    detail = "a body has one length: send either Content-Length or Transfer-Encoding"
+    return HttpProblem(400, detail, headers={"Connection": "close"})
 
 
 def _internal() -> HttpProblem:

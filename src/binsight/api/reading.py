@@ -25,7 +25,7 @@ _ITEMS = b"/v1/items/"
 
 
 def document(text: bytes | str) -> Any:  # any JSON
-    """Raises HttpProblem 400 for what is no JSON, 413 where lists and objects are so many that reading them would hold up others."""
+    """Raises HttpProblem: 400 for what is no JSON, 413 for so many lists and objects that reading them would hold up others."""
     opened = text.count(b"{") + text.count(b"[") if isinstance(text, bytes) else text.count("{") + text.count("[")
     if opened > MOST_OPENED:
         raise too_large(f"want at most {MOST_OPENED:,} lists and objects in a body, got {opened:,}; send fewer items at once")

@@ -201,12 +201,14 @@ async def info(request: Request) -> Response:
     return _answer(_json(info_json(await service.read(lambda: service.store.info))))
 
 
+@routes.head("/healthz", include_in_schema=False)
 @routes.get("/healthz", response_model=wire.StatusAnswer)
 async def healthz() -> Response:
     """The process is alive."""
     return _answer(b'{"status": "alive"}')
 
 
+@routes.head("/readyz", include_in_schema=False)
 @routes.get("/readyz", response_model=None, responses={200: {"model": wire.StatusAnswer}, **openapi.problems(503)})
 async def readyz(request: Request) -> Response:
     """The model is warm, the store within reach, and both belong together."""

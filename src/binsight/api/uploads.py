@@ -50,6 +50,10 @@ class Bodies:
 
         Raises HttpProblem: 413 too large or too many parts, 415 another type, 400 a broken form, 503 too much is held already.
         """
+        coding = request.headers.get("content-encoding", "identity")
+        if coding.strip().lower() not in ("", "identity"):
+            detail = f"want a body as it is, got the content encoding {_shown(coding)}"
+            raise HttpProblem(415, detail, headers={"Accept-Encoding": "identity"})
         kind, options = parse_options_header(request.headers.get("content-type"))
         counted = _Counted(self, request, MOST_TEXT_BYTES if kind == JSON_TYPE.encode() else self.most_bytes)
         try:
