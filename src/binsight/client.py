@@ -55,8 +55,8 @@ class Client:
     url: where the server listens, for example "http://127.0.0.1:8000". key: an API key, where the server wants one. ca: a file
     of certificates to trust (PEM), for an https server that no public authority vouches for. timeout_s: for one try. retries:
     further tries after a server that had no place (503, 429) or a connection that broke. Each waits for what `Retry-After`
-    says, else twice as long as the one before. That is safe: reads change nothing, and a write carried out twice leaves what it left
-    once. A time-out is not tried again: the server may still be at it.
+    says, else twice as long as the one before. That is safe: reads change nothing, and a write carried out twice leaves what it
+    left once. A time-out is not tried again: the server may still be at it.
     Raises what `Searcher` raises, and AccessDenied, TooLarge, Overloaded, ServerUnreachable.
 
     >>> # Client("http://127.0.0.1:8000").by_image("photo.jpg", k=5).matches

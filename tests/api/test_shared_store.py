@@ -78,7 +78,7 @@ class Load:
                     self.wrong.append(f"{item_id} was {n}, then {response.text}")
 
     def lost(self, http: httpx.Client) -> list[str]:
-        """Acknowledged writes that are not there; a newer one of the same id, sent but not acknowledged, may have replaced them."""
+        """Acknowledged writes that are not there; a newer one of their id, sent but not acknowledged, may be instead."""
         return [one for one, n in self.acknowledged.items() if not n <= self._number(http, one) <= self.sent[one]]
 
     @staticmethod

@@ -23,6 +23,7 @@ _SANE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _GONE = 499  # in logs and metrics only: nobody was there to be answered
 _LINGER_S = 2.0
 _SMALL_BYTES = 2**18
+_PIECE_BYTES = 2**18
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +55,8 @@ class Envelope:
                 else:
                     await self._app(scope, exchange.receive, exchange.send)
         except TimeoutError:  # ours: one from inside has become an answer there
+            if exchange.status:
+                exchange.status = _GONE  # the answer was not read
             await exchange.answer(self._late(exchange), scope)
         except ClientDisconnect:
             exchange.status = _GONE
@@ -122,6 +125,11 @@ class _Exchange:
             await self._send({**message, "more_body": True})
             await self._linger()
             message = {"type": "http.response.body", "body": b"", "more_body": False}
+        body = memoryview(message.get("body", b""))
+        while len(body) > _PIECE_BYTES:  # each piece waits until the client has read most of those before
+            await self._send({**message, "body": bytes(body[:_PIECE_BYTES]), "more_body": True})
+            body = body[_PIECE_BYTES:]
+            message = {**message, "body": bytes(body[:_PIECE_BYTES])}
         await self._send(message)
 
     async def answer(self, problem: HttpProblem, scope: Scope) -> None:

@@ -20,6 +20,7 @@ from binsight.settings import Settings
 
 CALLER = "binsight.caller"  # in a request's scope: the name of its key
 _HELD_UPLOADS = 3  # bodies of the largest size that may be held together
+_HELD_ANSWERS_BYTES = 96 * 2**20
 _log = logging.getLogger(__name__)
 
 
@@ -36,6 +37,7 @@ class Server:
         self.metrics = Metrics()
         most = settings.api_max_upload_bytes
         self.bodies = Bodies(most, Places("bytes of uploads", _HELD_UPLOADS * most))
+        self.answers = Places("bytes of answers", _HELD_ANSWERS_BYTES)
         self.service: Service | None = None
         self.failure: BaseException | None = None
         self.is_draining = False
