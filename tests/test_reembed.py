@@ -18,7 +18,7 @@ from binsight import reembed as reembedding
 from binsight.checkpoint import Heads
 from binsight.cli import run
 from binsight.encoder import Encoder, load_encoder
-from binsight.errors import BadSettings, CannotBeDone, ModelMismatch, StoreUnavailable
+from binsight.errors import BadSettings, CannotBeDone, ModelMismatch, StoreHeld
 from binsight.ingest import ingest, list_sources
 from binsight.records import Item
 from binsight.reembed import ReembedReport, reembed, replace_behind
@@ -153,7 +153,7 @@ def test_no_write_is_lost_while_the_alias_moves_there_and_back(
                         ingest(list_sources([str(photos / f"{number}.png")]), encoder, store)
                         acknowledged.append(number)
                         number += 1
-                except StoreUnavailable:
+                except StoreHeld:
                     refusals.append(number)
                     time.sleep(0.01)
 
@@ -171,7 +171,7 @@ def test_no_write_is_lost_while_the_alias_moves_there_and_back(
                 deadline = time.monotonic() + 20
                 while len(acknowledged) < before + 20 and time.monotonic() < deadline:
                     time.sleep(0.01)
-                with pytest.raises(StoreUnavailable, match=f"replaced by {latter}"):
+                with pytest.raises(StoreHeld, match=f"replaced by {latter}"):
                     source.delete(["00.png"])
     finally:
         ended.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
@@ -52,16 +53,25 @@ _OF_STATUS = {
 class Client:
     """A searcher whose model and store are a server's. Safe to use from several threads; close it, or use it in a `with`.
 
-    url: where the server listens, for example "http://127.0.0.1:8000". key: an API key, where the server wants one.
-    timeout_s: for one try. retries: further tries after a server that had no place (503, 429) or a connection that broke. Each
-    waits for what `Retry-After` says, else twice as long as the one before. That is safe: reads change nothing, and a write
-    carried out twice leaves what it left once. A time-out is not tried again: the server may still be at it.
+    url: where the server listens, for example "http://127.0.0.1:8000". key: an API key, where the server wants one. ca: a file
+    of certificates to trust (PEM), for an https server that no public authority vouches for. timeout_s: for one try. retries:
+    further tries after a server that had no place (503, 429) or a connection that broke. Each waits for what `Retry-After`
+    says, else twice as long as the one before. That is safe: reads change nothing, and a write carried out twice leaves what it
+    left once. A time-out is not tried again: the server may still be at it.
     Raises what `Searcher` raises, and AccessDenied, TooLarge, Overloaded, ServerUnreachable.
 
     >>> # Client("http://127.0.0.1:8000").by_image("photo.jpg", k=5).matches
     """
 
-    def __init__(self, url: str, key: str | None = None, *, timeout_s: float = 60.0, retries: int = 5) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        ca: str | PathLike[str] | None = None,
+        timeout_s: float = 60.0,
+        retries: int = 5,
+    ) -> None:
         try:
             parts = urlsplit(url)
             is_http = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and not parts.fragment
@@ -69,15 +79,15 @@ class Client:
             is_http = False
         if not is_http:
             raise BadSettings(f"want the URL of a server, such as http://127.0.0.1:8000, got {url!r}")
-        if key is not None and not (key and key.isascii() and key.isprintable()):
-            raise BadSettings("want an API key of printable ASCII signs")
+        if key is not None and not (key and key.isascii() and key.isprintable() and key == key.strip()):
+            raise BadSettings("want an API key of printable ASCII signs, without spaces around it")
         if not timeout_s > 0 or retries < 0:
             raise BadSettings(f"want timeout_s above 0 and retries of at least 0, got {timeout_s!r} and {retries!r}")
         headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
         self.url = url.rstrip("/")
         self._retries = retries
         self._spread = random.Random()  # noqa: S311, so that clients refused together do not come again together
-        self._http = httpx.Client(headers=headers, timeout=timeout_s)
+        self._http = httpx.Client(headers=headers, timeout=timeout_s, verify=True if ca is None else _trusting(fspath(ca)))
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"
@@ -178,6 +188,8 @@ class Client:
             except httpx.TimeoutException as error:
                 raise ServerUnreachable(f"{self.url} did not answer in time; its queue is long, or the network slow") from error
             except httpx.TransportError as error:
+                if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                    raise ServerUnreachable(f"{self.url} has a certificate that is not trusted: {error}; see ca=") from error
                 if is_last:
                     raise ServerUnreachable(
                         f"{self.url} cannot be reached: {error}; is `binsight serve` running there?"
@@ -194,6 +206,13 @@ class Client:
         told_s = _seconds(retry_after)
         wait_s = max(wait_s, told_s) if told_s is not None else wait_s
         time.sleep(min(wait_s, _LONGEST_WAIT_S) * self._spread.uniform(1.0, 1.25))
+
+
+def _trusting(ca: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:  # ssl.SSLError is one
+        raise BadSettings(f"want a file of certificates in PEM as ca, got {ca}: {error}") from error
 
 
 def _document_of(response: httpx.Response) -> Any:  # JSON

@@ -110,6 +110,10 @@ class StoreUnavailable(CannotBeDone):
     """A shared store's server cannot be reached, or is not ready; the same call may do later."""
 
 
+class StoreHeld(CannotBeDone):
+    """A store that takes no writes now, because another one takes its place; reads go on."""
+
+
 class Overloaded(CannotBeDone):
     """A server that has no place for one request more now, or could not end one in time; nothing else is wrong."""
 

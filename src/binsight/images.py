@@ -109,6 +109,16 @@ def decode(image: ImageLike, *, limits: Limits = DEFAULT_LIMITS, at_least: tuple
     raise BadImage(f"want a path, bytes, a Pillow image or a uint8 array (h, w, 3), got {type(image).__name__}")
 
 
+def decoding_bytes(data: bytes) -> int:
+    """About how much memory decoding a file takes at most, by the size that it claims; 0 for what is no picture."""
+    try:
+        kind = kind_of(data)
+        header = WALKS[kind](data)
+    except (BadImage, struct.error, IndexError):
+        return 0
+    return header.width * header.height * (6 if kind == "JPEG" else 20)
+
+
 def read_file(path: str | os.PathLike[str], *, limits: Limits = DEFAULT_LIMITS) -> tuple[bytes, os.stat_result]:
     """What a regular file holds, and its status as it was read. BadImage for anything else; no wait for a pipe or a device."""
     try:
@@ -241,7 +251,16 @@ def _rgb(image: Image.Image) -> Pixels:
         white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(image)
         image = white
-    return np.asarray(image.convert("RGB"))
+    return _array_of(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _array_of(image: Image.Image) -> Pixels:
+    """Copied strip by strip: np.asarray makes two copies of the whole beside its own."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        pixels[top : top + rows] = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
+    return pixels
 
 
 def _whole(pixels: Pixels) -> Decoded:
@@ -291,6 +310,7 @@ def _check_size(width: int, height: int, limits: Limits) -> None:
         )
 
 
+_STRIP_PIXELS = 2**20
 _PLUGINS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
     "PNG": PngImageFile,
     "WEBP": WebPImageFile,

@@ -84,7 +84,7 @@ def replace_behind(
 ) -> ReembedReport:
     """`reembed`, and then let the alias of `source` name the target, `name`. Both stores are opened for writing.
 
-    Writes to the source are refused (StoreUnavailable) from before its last reading, and for good once the alias has moved.
+    Writes to the source are refused (StoreHeld) from before its last reading, and for good once the alias has moved.
     Where items were refused, the alias stays unless without_refused.
     """
     started = perf_counter()

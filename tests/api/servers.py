@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -32,9 +33,12 @@ START_S = 60.0
 class Process:
     """`binsight serve` on a free port, with a log that is read as it comes. Ends with the `with`."""
 
-    def __init__(self, *arguments: str | Path, cache: Path, wait_ready: bool = True, **settings: object) -> None:
+    def __init__(
+        self, *arguments: str | Path, cache: Path, wait_ready: bool = True, ca: Path | None = None, **settings: object
+    ) -> None:
         told = {f"BINSIGHT_{name.upper()}": str(value) for name, value in settings.items()}
         command = [sys.executable, "-W", "error", "-c", "from binsight.cli import main; main()", "serve", "--port", "0"]
+        self._trusted = True if ca is None else ssl.create_default_context(cafile=str(ca))
         self.lines: list[dict[str, Any]] = []
         self.other: list[str] = []
         self._listening = threading.Event()
@@ -59,7 +63,7 @@ class Process:
                 continue
             self.lines.append(document)
             if document["event"] == "listening":
-                self.url = f"http://127.0.0.1:{document['port']}"
+                self.url = f"{'https' if document['tls'] else 'http'}://127.0.0.1:{document['port']}"
                 self._listening.set()
 
     def wait_listening(self) -> str:
@@ -70,7 +74,7 @@ class Process:
         deadline = time.monotonic() + START_S
         self.wait_listening()
         while time.monotonic() < deadline and self.process.poll() is None:
-            if httpx.get(f"{self.url}/readyz").status_code == 200:
+            if httpx.get(f"{self.url}/readyz", verify=self._trusted).status_code == 200:
                 return
             time.sleep(0.05)
         raise AssertionError((self.lines[-3:], self.other))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import socket
@@ -219,6 +220,42 @@ def test_bytes_that_are_no_http_do_not_disturb(http: httpx.Client, process: Proc
         raw.sendall(b"\x16\x03\x01 hello\r\n\r\n")
         assert b" 400 " in raw.recv(1000)
     assert http.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/search", "/v1/items:batch", "/v1/count"])
+def test_compressed_bodies_are_told_so(http: httpx.Client, path: str) -> None:
+    for kind in ("application/json", "multipart/form-data; boundary=b"):
+        response = http.post(path, content=gzip.compress(b"{}"), headers={"content-type": kind, "content-encoding": "gzip"})
+        refused(response, 415, "want a body as it is, got the content encoding 'gzip'")
+
+
+def test_json_of_very_many_lists_and_objects_is_refused_before_it_is_read(http: httpx.Client) -> None:
+    for path in ("/v1/search", "/v1/items:batch"):
+        body = b"[" + b"{}," * 100_000 + b"{}]"
+        response = http.post(path, content=body, headers={"content-type": "application/json"})
+        refused(response, 413, "want at most 100,000 lists and objects in a body, got 100,002")
+
+
+def test_a_long_list_in_the_wrong_place_is_not_written_out(http: httpx.Client, process: Process) -> None:
+    body = b'{"vector": [' + b"1," * 2_000_000 + b"1]}"
+    headers = {"content-type": "application/json", "x-request-id": "long-list"}
+    refused(http.post("/v1/search", content=body, headers=headers), 422, "vector: List should have at most")
+    assert process.logged(request_id="long-list")["took_ms"] < 1000  # written out, it took several seconds
+
+
+def test_a_body_of_two_lengths_is_refused_and_what_follows_it_is_no_request(process: Process) -> None:
+    """What a proxy believes to be the rest of a body must not become the next caller's request (RFC 9112, section 6.3)."""
+    both = b"POST /v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    both += b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    both += b"DELETE /v1/items/a HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", httpx.URL(process.url).port or 0), timeout=10) as raw:
+        raw.sendall(both)
+        told = b""
+        while part := raw.recv(4096):
+            told += part
+    assert told.startswith(b"HTTP/1.1 400 ")
+    assert told.count(b"HTTP/1.1") == 1
+    assert b"either Content-Length or Transfer-Encoding" in told
 
 
 def statuses(http: httpx.Client, pictures: list[bytes]) -> list[tuple[int, str]]:

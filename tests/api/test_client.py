@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
@@ -103,6 +103,9 @@ def test_errors_are_those_of_the_library(client: Client, tmp_path: Path) -> None
         client.count(bytes(5_000_000))
     with pytest.raises(BadSettings, match="one image for each item"):
         client.add([Item("x")], [])
+    for key in ("", "schlüssel", "two\nlines", "s3cret ", " s3cret"):
+        with pytest.raises(BadSettings, match="want an API key of printable ASCII signs"):
+            Client("http://127.0.0.1", key)
     for url in ("parts.example", "ftp://x", "http://", "http://[", "http://x/?q=1"):
         with pytest.raises(BadSettings, match="want the URL of a server"):
             Client(url)
@@ -206,48 +209,3 @@ def test_the_key_is_sent_and_not_shown(model: Path, shared_cache: Path, tmp_path
         with Client(running.url) as stranger, pytest.raises(AccessDenied, match="wants an API key"):
             stranger.info()
         assert "s3cret" not in json.dumps(running.lines)
-
-
-def test_a_history_of_writers_and_readers_is_in_order(process: Process) -> None:
-    """R5: eight writers and eight readers; each acknowledged write is seen by every read after it; the end is their union."""
-    done: dict[str, int] = {}
-    wrong: list[str] = []
-    lock = threading.Lock()
-    ends = threading.Event()
-
-    def write(number: int, client: Client) -> None:
-        for n in range(6):
-            item_id = f"history/{number}/{n % 3}"
-            client.add([Item(item_id, {"set": "history", "n": n})], [picture(number)])
-            with lock:
-                done[item_id] = n
-
-    def read(number: int, client: Client) -> None:
-        while not ends.is_set():
-            with lock:
-                before = dict(done)
-            item_ids = sorted(before)[number::8]
-            for item_id, item in zip(item_ids, client.get(item_ids), strict=True):
-                if item is None or item.metadata["n"] < before[item_id]:
-                    wrong.append(item_id)
-
-    def run(act: Callable[[int, Client], None], number: int) -> threading.Thread:
-        def acting() -> None:
-            with Client(process.url) as client:
-                act(number, client)
-
-        thread = threading.Thread(target=acting)
-        thread.start()
-        return thread
-
-    readers = [run(read, number) for number in range(8)]
-    for writer in [run(write, number) for number in range(8)]:
-        writer.join()
-    ends.set()
-    for reader in readers:
-        reader.join()
-    assert not wrong
-    assert len(done) == 24
-    with Client(process.url) as client:
-        found = client.by_image(picture(0), k=50, where='set = "history"').matches
-        assert {match.item.id: match.item.metadata["n"] for match in found} == done

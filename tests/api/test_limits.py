@@ -23,8 +23,10 @@ from binsight.records import Item, Match, StoreInfo
 from binsight.store.base import Batch, VectorStore, VerifyReport
 from binsight.store.exact import ExactStore
 from tests.api.conftest import picture
+from tests.api.pressure import forget_peak, memory_mb, request_bytes
 from tests.api.servers import Process, in_process
 from tests.fakes import MeanColour, mean_colour_encoder
+from tests.redis_server import wait_until
 
 MB = 2**20
 UNIT = [1.0, 0.0, 0.0]
@@ -194,6 +196,33 @@ def test_slow_uploads_time_out_and_do_not_hold_up_others(model: Path, shared_cac
         finally:
             for one in slow:
                 one.close()
+
+
+def test_clients_that_do_not_read_large_answers_hold_little_and_not_for_long(
+    model: Path, shared_cache: Path, tmp_path: Path
+) -> None:
+    """R10: twenty answers of 12 MB, which nobody reads, against a limit of 96 MB for all."""
+    unit = [1.0] + [0.0] * 15
+    with Process("--store", tmp_path / "s.store", "--model", model, cache=shared_cache, api_deadline_s=3.0) as running:
+        port, pid = httpx.URL(running.url).port or 0, running.process.pid
+        items = [{"id": str(n), "vector": unit, "metadata": {"text": "x" * 60_000}} for n in range(100)]
+        for some in (items, [{**item, "id": f"more {item['id']}"} for item in items]):
+            httpx.post(f"{running.url}/v1/items:batch", json={"items": some}, timeout=30).raise_for_status()
+        body = json.dumps({"vector": unit, "k": 200}).encode()
+        whole = httpx.post(f"{running.url}/v1/search", content=body, headers={"content-type": "application/json"}, timeout=30)
+        assert len(whole.json()["matches"]) == 200
+        before = memory_mb(pid)
+        forget_peak(pid)
+        slow = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(20)]
+        for one in slow:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            one.sendall(request_bytes("POST", "/v1/search", body, "application/json"))
+        time.sleep(2.5)
+        assert httpx.get(f"{running.url}/v1/items/1", timeout=20).status_code == 200
+        assert memory_mb(pid, "VmHWM") < before + 256
+        wait_until(lambda: memory_mb(pid) < before + 32, timeout_s=15)
+        for one in slow:
+            one.close()
 
 
 def test_a_full_queue_answers_503_at_once_and_the_rest_is_served() -> None:

@@ -171,6 +171,8 @@ def test_health_readiness_and_metrics(http: httpx.Client) -> None:
     put(http, "measured", 8)
     assert http.get("/healthz").json() == {"status": "alive"}
     assert http.get("/readyz").json() == {"status": "ready"}
+    for path in ("/healthz", "/readyz"):
+        assert (http.head(path).status_code, http.head(path).content) == (200, b"")
     text = http.get("/metrics").text
     assert 'binsight_requests_total{method="PUT",route="/v1/items/{item_id:path}",status="200"}' in text
     for stage in ("decode", "model", "write"):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from binsight.cli import replace, run
-from binsight.errors import BadSettings, NotAStore, StoreDamaged, StoreUnavailable
+from binsight.errors import BadSettings, NotAStore, StoreDamaged, StoreHeld
 from binsight.records import Item, StoreInfo
 from binsight.store import open_alias, open_store
 from binsight.vectors import Vectors, normalise
@@ -127,13 +127,13 @@ def test_held_writes_are_refused_in_every_handle_until_they_are_released_or_time
         store.upsert([Item("a")], rows_of(1))
         store.hold_writes("it moves", for_s=0.3)
         for write in (lambda: other.upsert([Item("b")], rows_of(1)), lambda: other.delete(["a"])):
-            with pytest.raises(StoreUnavailable, match="takes no writes now: it moves"):
+            with pytest.raises(StoreHeld, match="takes no writes now: it moves"):
                 write()
         assert other.query(rows_of(1))[0][0].item.id == "a"
         time.sleep(0.35)
         other.upsert([Item("b")], rows_of(1))
         store.hold_writes("for good")
-        with pytest.raises(StoreUnavailable, match="for good"):
+        with pytest.raises(StoreHeld, match="for good"):
             other.delete(["b"])
         store.release_writes()
         assert other.delete(["b"]) == 1

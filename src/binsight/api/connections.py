@@ -1,4 +1,4 @@
-"""Connections that bring no request are given up; uvicorn itself waits for the end of headers for ever."""
+"""Connections that bring no request, or do not read their answer, are given up; uvicorn itself waits for ever for both."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 def protocol_of(patience_s: float) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1, which closes a connection whose next request's headers take longer than this."""
+    """uvicorn's HTTP/1.1, which ends a connection whose next request's headers, or whose reading on, take longer than this."""
 
     class Impatient(H11Protocol):
         """Holds a timer while no request runs and, after the first one, while the next has begun to come."""
 
         _giving_up: asyncio.TimerHandle | None = None
+        _unread: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
             super().connection_made(transport)
@@ -27,10 +28,25 @@ def protocol_of(patience_s: float) -> type[H11Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
             self._forget()
+            self._read_on()
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
             self._forget()  # between requests uvicorn has a shorter timer of its own
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            if self._unread is None:
+                self._unread = self.loop.call_later(patience_s, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._read_on()
+
+        def _read_on(self) -> None:
+            if self._unread is not None:
+                self._unread.cancel()
+                self._unread = None
 
         def _watch(self) -> None:
             cycle: Any = self.cycle  # None before the first request, which uvicorn's type leaves out

@@ -22,6 +22,8 @@ REQUEST_ID = "X-Request-ID"
 _SANE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _GONE = 499  # in logs and metrics only: nobody was there to be answered
 _LINGER_S = 2.0
+_SMALL_BYTES = 2**18
+_PIECE_BYTES = 2**18
 _log = logging.getLogger(__name__)
 
 
@@ -38,17 +40,23 @@ class Envelope:
         self._metrics = metrics
         self._deadline_s = deadline_s
         self._linger_bytes = linger_bytes
+        self._turn = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = perf_counter()
-        exchange = _Exchange(receive, send, Headers(scope=scope), self._linger_bytes)
+        exchange = _Exchange(receive, send, Headers(scope=scope), self._linger_bytes, self._turn)
         try:
             async with asyncio.timeout(self._deadline_s):
-                await self._app(scope, exchange.receive, exchange.send)
+                if exchange.is_framed_twice:
+                    await exchange.answer(_framed_twice(), scope)
+                else:
+                    await self._app(scope, exchange.receive, exchange.send)
         except TimeoutError:  # ours: one from inside has become an answer there
+            if exchange.status:
+                exchange.status = _GONE  # the answer was not read
             await exchange.answer(self._late(exchange), scope)
         except ClientDisconnect:
             exchange.status = _GONE
@@ -87,17 +95,22 @@ class Envelope:
 class _Exchange:
     """One request and its answer, watched: what came in, and whether the answer has begun."""
 
-    def __init__(self, receive: Receive, send: Send, headers: Headers, linger_bytes: int) -> None:
+    def __init__(self, receive: Receive, send: Send, headers: Headers, linger_bytes: int, turn: asyncio.Lock) -> None:
         wished = headers.get(REQUEST_ID, "")
         self.request_id = wished if _SANE.fullmatch(wished) else uuid.uuid4().hex
         self.status = 0
         self.bytes_in = 0
+        self.is_framed_twice = "content-length" in headers and "transfer-encoding" in headers
         self.is_reading = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self._receive = receive
         self._send = send
         self._linger_bytes = linger_bytes
+        self._turn = turn
 
     async def receive(self) -> Message:
+        if self.bytes_in > _SMALL_BYTES:  # one chunk of one large body for each turn of the loop: others come in between
+            async with self._turn:
+                await asyncio.sleep(0)
         message = await self._receive()
         if message["type"] == "http.request":
             self.bytes_in += len(message.get("body", b""))
@@ -112,6 +125,11 @@ class _Exchange:
             await self._send({**message, "more_body": True})
             await self._linger()
             message = {"type": "http.response.body", "body": b"", "more_body": False}
+        body = memoryview(message.get("body", b""))
+        while len(body) > _PIECE_BYTES:  # each piece waits until the client has read most of those before
+            await self._send({**message, "body": bytes(body[:_PIECE_BYTES]), "more_body": True})
+            body = body[_PIECE_BYTES:]
+            message = {**message, "body": bytes(body[:_PIECE_BYTES])}
         await self._send(message)
 
     async def answer(self, problem: HttpProblem, scope: Scope) -> None:
@@ -128,6 +146,12 @@ class _Exchange:
                         return
         except TimeoutError:
             return
+
+
+def _framed_twice() -> HttpProblem:
+    """Of two lengths a proxy in front may believe the other one, and what is left would be somebody's next request."""
+    detail = "a body has one length: send either Content-Length or Transfer-Encoding"
+    return HttpProblem(400, detail, headers={"Connection": "close"})
 
 
 def _internal() -> HttpProblem:

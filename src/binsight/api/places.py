@@ -1,4 +1,4 @@
-"""How much a server takes on: places for requests and bytes, given at once or not at all."""
+"""How much a server takes on: places for requests and bytes, given at once or not at all, and memory, which is waited for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,28 @@ from contextlib import contextmanager
 from typing import final
 
 from binsight.api.problems import busy
+
+
+@final
+class Budget:
+    """So much together at once. Threads wait for their share; one that wants more than all of it goes alone."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taking(self, count: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken or self._taken + count <= self._most)
+            self._taken += count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= count
+                self._changed.notify_all()
 
 
 @final

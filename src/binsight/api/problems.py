@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -59,7 +60,8 @@ def invalid(error: ValidationError) -> HttpProblem:
     if first["type"] == "json_invalid":
         return HttpProblem(400, f"the body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}", name=WrongUse.__name__)
     place = ".".join(str(part) for part in first["loc"]) or "the body"
-    return HttpProblem(422, f"{place}: {first['msg']}, got {ascii(first['input'])[:100]}", name=WrongUse.__name__)
+    shown = reprlib.repr(first["input"]).encode("ascii", "backslashreplace").decode()  # of millions of numbers, six
+    return HttpProblem(422, f"{place}: {first['msg']}, got {shown[:100]}", name=WrongUse.__name__)
 
 
 def problem_of(error: Exception) -> HttpProblem | None:

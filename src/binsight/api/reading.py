@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 from starlette.requests import Request
 
-from binsight.api.problems import HttpProblem
+from binsight.api.problems import HttpProblem, too_large
 from binsight.api.uploads import JSON_TYPE, Form, Upload
 from binsight.api.wire import ById, ByVector
 from binsight.errors import BadItem, BadSettings, BadVectors, WrongUse
@@ -20,11 +20,15 @@ from binsight.store.base import SOURCE_KEY, checked_id
 from binsight.vectors import Vectors, normalise
 
 M = TypeVar("M", bound=BaseModel)
+MOST_OPENED = 100_000  # brackets and braces of one JSON body: a millisecond for each 5,000
 _ITEMS = b"/v1/items/"
 
 
 def document(text: bytes | str) -> Any:  # any JSON
-    """Raises HttpProblem 400 for what is no JSON."""
+    """Raises HttpProblem: 400 for what is no JSON, 413 for so many lists and objects that reading them would hold up others."""
+    opened = text.count(b"{") + text.count(b"[") if isinstance(text, bytes) else text.count("{") + text.count("[")
+    if opened > MOST_OPENED:
+        raise too_large(f"want at most {MOST_OPENED:,} lists and objects in a body, got {opened:,}; send fewer items at once")
     try:
         return from_json(text)
     except ValueError as error:

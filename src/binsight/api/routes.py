@@ -6,16 +6,19 @@ import asyncio
 import json
 from collections.abc import Sequence
 from time import perf_counter
-from typing import cast
+from typing import cast, final
 
 import numpy as np
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from binsight.api import openapi, reading, wire
 from binsight.api.batching import Told
 from binsight.api.keys import Scope
+from binsight.api.places import Places
 from binsight.api.problems import busy
 from binsight.api.server import Server
 from binsight.api.service import Service
@@ -57,7 +60,7 @@ async def search(request: Request) -> Response:
                 answer = searcher.by_id(query.id, k=k, where=query.where, min_score=query.min_score)
             return _json(answer_json(answer, {"search": 1000 * (perf_counter() - started)}))
 
-        return _answer(await service.read(answered))
+        return HeldAnswer(await service.read(answered), server.answers)
 
 
 @routes.post(
@@ -205,12 +208,14 @@ async def info(request: Request) -> Response:
     return _answer(_json(info_json(await service.read(lambda: service.store.info))))
 
 
+@routes.head("/healthz", include_in_schema=False)
 @routes.get("/healthz", response_model=wire.StatusAnswer)
 async def healthz() -> Response:
     """The process is alive."""
     return _answer(b'{"status": "alive"}')
 
 
+@routes.head("/readyz", include_in_schema=False)
 @routes.get("/readyz", response_model=None, responses={200: {"model": wire.StatusAnswer}, **openapi.problems(503)})
 async def readyz(request: Request) -> Response:
     """The model is warm, the store within reach, and both belong together."""
@@ -249,7 +254,7 @@ async def _found(server: Server, service: Service, form: Form, *, with_labels: b
             document = answer_json(Answer(above(matches, choice.min_score), told.count), took_ms)
             return _json(document | {"labels": told.labels} if with_labels else document)
 
-        return _answer(await service.read(answered, of_picture=True))
+        return HeldAnswer(await service.read(answered, of_picture=True), server.answers)
 
 
 async def _put_pictures(service: Service, items: list[Item], images: Sequence[Upload]) -> Response:
@@ -297,6 +302,23 @@ def _expect_place(request: Request, service: Service) -> None:
 
 def _json(document: Metadata) -> bytes:
     return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+
+
+@final
+class HeldAnswer(Response):
+    """JSON that may be large, and counts as held until the client has read it. Raises HttpProblem 503 where too much is."""
+
+    def __init__(self, body: bytes, places: Places) -> None:
+        self._places = places
+        self._count = min(len(body), places.most)
+        places.take(self._count)
+        super().__init__(body, media_type=JSON_TYPE)
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._places.give_back(self._count)
 
 
 def _answer(body: bytes) -> Response:

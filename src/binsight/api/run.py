@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import signal
 import socket
+import ssl
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import final
 
@@ -26,6 +28,7 @@ from binsight.settings import Settings
 from binsight.wiring import Models, open_with
 
 _log = logging.getLogger(__name__)
+_M_MMAP_THRESHOLD = -3  # malloc.h
 _BACKLOG = 2048  # connections that the system keeps until they are taken up
 _GRACE_S = 5.0  # beyond the deadline of a request, for its answer to be read
 
@@ -39,23 +42,47 @@ def serve(
     port: int,
     allow_anonymous: bool = False,
     read_only: bool = False,
+    tls: tuple[str, str | None] | None = None,
 ) -> signal.Signals:
     """Answer requests until a signal; which one it was. models: by default the one that the store names.
 
-    Raises BadSettings before anything is opened: for keys that cannot be read, for another address than this machine's own
-    where there are none. What keeps the model or the store from opening is raised too, once the port is free again.
+    tls: files of the certificate with its chain, and of its key, None where the first holds both; without, plain HTTP.
+    Raises BadSettings before anything is opened: for keys or certificates that cannot be read, for another address than this
+    machine's own where there are no keys. What keeps the model or the store from opening is raised too, once the port is free
+    again.
     """
     keys = parse_keys(settings.api_keys)
     check_host(host, keys, allow_anonymous=allow_anonymous)
+    if tls is not None:
+        _check_tls(*tls)
     followed = Followed(url, partial(_open, Models(models, settings), settings, read_only))
     server = Server(followed.open, settings, Access(keys, allow_anonymous=allow_anonymous), has_moved=followed.has_moved)
     with _listening(host, port) as listener:
+        _give_memory_back()
         log_as_json()
-        ended_by = asyncio.run(_Process(server, settings).run(listener))
+        ended_by = asyncio.run(_Process(server, settings, tls).run(listener))
     followed.close()
     if server.failure is not None:
         raise server.failure
     return ended_by
+
+
+def _check_tls(certificate: str, key: str | None) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")  # asks nobody
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        files = certificate if key is None else f"{certificate} and {key}"
+        raise BadSettings(f"want a certificate and its key in PEM, without a password, got {files}: {error}") from error
+
+
+def _give_memory_back() -> None:
+    """From now on, blocks of a megabyte and more go back to the system when they are freed.
+
+    By itself glibc keeps blocks of up to 32 MB once it has freed one of that size, and after a flood of uploads a process holds
+    ten times what it uses. Other C libraries have no such function, or need none.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
 def _open(models: Models, settings: Settings, read_only: bool, url: str, metrics: Metrics) -> Service:
@@ -92,12 +119,16 @@ def _listening(host: str, port: int) -> socket.socket:
 class _Process:
     """uvicorn with signals of our own: uvicorn's would end the process by the signal, with another exit code than 0."""
 
-    def __init__(self, server: Server, settings: Settings) -> None:
+    def __init__(self, server: Server, settings: Settings, tls: tuple[str, str | None] | None) -> None:
         self._server = server
         self._drain_s = settings.api_drain_s
         app = create_app(server, on_failure=self._stop)
+        certificate, key = tls or (None, None)
+        self._has_tls = tls is not None
         config = uvicorn.Config(
             app,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
             http=protocol_of(settings.api_deadline_s),
             ws="none",
             lifespan="on",
@@ -115,7 +146,7 @@ class _Process:
         for one in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(one, self._end, one)
         host, port = listener.getsockname()[:2]
-        _log.info("listening", extra={"host": host, "port": port})
+        _log.info("listening", extra={"host": host, "port": port, "tls": self._has_tls})
         await self._uvicorn.serve(sockets=[listener])
         return self._ended_by
 

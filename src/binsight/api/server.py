@@ -12,7 +12,7 @@ from starlette.requests import Request
 from binsight.api.keys import Access, Scope
 from binsight.api.metrics import Metrics
 from binsight.api.places import Places
-from binsight.api.problems import busy
+from binsight.api.problems import HttpProblem, busy
 from binsight.api.service import Service
 from binsight.api.uploads import Bodies
 from binsight.errors import BinsightError
@@ -21,7 +21,8 @@ from binsight.settings import Settings
 CALLER = "binsight.caller"  # in a request's scope: the name of its key
 _LOOK_S = 0.5  # between looks at the alias
 _LOOK_AGAIN_S = 5.0  # after one that could not be followed
-_HELD_UPLOADS = 4  # bodies of the largest size that may be held together
+_HELD_UPLOADS = 3  # bodies of the largest size that may be held together
+_HELD_ANSWERS_BYTES = 96 * 2**20
 _log = logging.getLogger(__name__)
 
 
@@ -46,6 +47,7 @@ class Server:
         self.metrics = Metrics()
         most = settings.api_max_upload_bytes
         self.bodies = Bodies(most, Places("bytes of uploads", _HELD_UPLOADS * most))
+        self.answers = Places("bytes of answers", _HELD_ANSWERS_BYTES)
         self.service: Service | None = None
         self.failure: BaseException | None = None
         self.is_draining = False
@@ -121,7 +123,7 @@ class Server:
             return self._why_not_moved
         try:
             await self.service.check()
-        except (BinsightError, OSError) as error:  # TimeoutError is one
+        except (BinsightError, HttpProblem, OSError) as error:  # TimeoutError is one
             return str(error) or "the store does not answer"
         return ""
 

@@ -10,10 +10,11 @@ from typing import TypeVar, final
 
 from binsight.api.batching import Batcher, Pixels, Told
 from binsight.api.metrics import Metrics, Stage
-from binsight.api.places import Places
+from binsight.api.places import Budget, Places
+from binsight.api.reach import Reach
 from binsight.encoder import Encoder
 from binsight.errors import ModelMismatch
-from binsight.images import Limits
+from binsight.images import Limits, decoding_bytes
 from binsight.search import Searcher
 from binsight.settings import Settings
 from binsight.store.base import VectorStore
@@ -22,7 +23,7 @@ T = TypeVar("T")
 _READERS = 4  # threads that ask the store
 _WRITERS = 16  # threads that change it: a shared server syncs together what arrives together
 _WARM_SIZES = (1, 2, 4, 8)  # what the model is compiled for: one picture, few, and many
-_REACH_S = 2.0  # how long a store may take to say that it is there
+_DECODING_BYTES = 160 * 2**20  # of pictures that are decoded at the same time
 
 
 @final
@@ -41,12 +42,15 @@ class Service:
         self._calls = Places("store calls", 4 * settings.api_queue)
         self._picture_calls = Places("store calls of pictures", settings.api_queue)  # a picture that was encoded finds one
         self._limits = Limits(max_bytes=settings.api_max_upload_bytes, max_pixels=settings.api_max_pixels)
+        self._memory = Budget(_DECODING_BYTES)
         self._metrics = metrics
         for size in _WARM_SIZES:
             encoder.warm_up(min(size, settings.api_batch))
         self._decoders = ThreadPoolExecutor(settings.workers, thread_name_prefix="decode")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="search")
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="write")
+        self._reach = Reach(lambda: store.expect(encoder.info))
+        self._is_shared = store.info.detail.get("kind") == "redis"
         self._batcher = Batcher(encoder, most=settings.api_batch, observe=metrics.model_pass)
         metrics.watch("pictures", lambda: self.pictures.taken)
         metrics.watch("model", lambda: self._batcher.waiting)
@@ -72,8 +76,7 @@ class Service:
 
     async def check(self) -> None:
         """Raise what keeps this service from answering: a store that cannot be reached, or another model's."""
-        async with asyncio.timeout(_REACH_S):
-            await self.read(lambda: self.store.expect(self.encoder.info))
+        await self._reach.check()
 
     def expect_fingerprint(self, fingerprint: str | None) -> None:
         """Raise ModelMismatch for vectors that are told to be of another model; those of no known one are taken as of this."""
@@ -85,13 +88,15 @@ class Service:
         """Let running work end, then let the store go."""
         self._decoders.shutdown()
         self._batcher.close()
+        self._reach.close()
         self._readers.shutdown()
         self._writers.shutdown()
         self.store.close()
 
     def _decoded(self, image: bytes) -> Pixels:
         started = perf_counter()
-        pixels = self.encoder.preprocess.pixels(image, limits=self._limits)
+        with self._memory.taking(decoding_bytes(image)):
+            pixels = self.encoder.preprocess.pixels(image, limits=self._limits)
         self._metrics.stage("decode", perf_counter() - started)
         return pixels
 
@@ -106,7 +111,10 @@ class Service:
         def ended(_: Future[T]) -> None:
             places.give_back()
 
+        if self._is_shared:
+            self._reach.expect()
         places.take()
         future = pool.submit(timed)
         future.add_done_callback(ended)
-        return await asyncio.wrap_future(future)
+        asked = asyncio.wrap_future(future)
+        return await (self._reach.answered(asked) if self._is_shared else asked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from typing import final
 
@@ -50,16 +50,21 @@ class Bodies:
 
         Raises HttpProblem: 413 too large or too many parts, 415 another type, 400 a broken form, 503 too much is held already.
         """
+        coding = request.headers.get("content-encoding", "identity")
+        if coding.strip().lower() not in ("", "identity"):
+            detail = f"want a body as it is, got the content encoding {_shown(coding)}"
+            raise HttpProblem(415, detail, headers={"Accept-Encoding": "identity"})
         kind, options = parse_options_header(request.headers.get("content-type"))
         counted = _Counted(self, request, MOST_TEXT_BYTES if kind == JSON_TYPE.encode() else self.most_bytes)
         try:
             if kind == JSON_TYPE.encode():
                 yield b"".join([chunk async for chunk in counted.chunks()])
             elif kind == FORM_TYPE.encode():
-                reader = _FormReader(options.get(b"boundary", b""))
-                async for chunk in counted.chunks():
-                    reader.write(chunk)
-                yield reader.form()
+                with closing(_FormReader(options.get(b"boundary", b""))) as reader:
+                    async for chunk in counted.chunks():
+                        reader.write(chunk)
+                    form = reader.form()
+                yield form
             else:
                 raise HttpProblem(415, f"want {FORM_TYPE} or {JSON_TYPE}, got {_shown(request.headers.get('content-type'))}")
         finally:
@@ -109,7 +114,7 @@ class _FormReader:
         self._header, self._value, self._disposition = bytearray(), bytearray(), b""
         self._name = ""
         self._filename: str | None = None
-        self._data: list[bytes] = []
+        self._data = bytearray()  # one block, which grows: thousands of small ones leave holes in memory
 
     def write(self, chunk: bytes) -> None:
         try:
@@ -122,13 +127,17 @@ class _FormReader:
             raise HttpProblem(400, "a broken form: it ends before its last boundary")
         return self._form
 
+    def close(self) -> None:
+        """Let go of the parser. The two hold each other, and pictures would stay until Python looks for such rings."""
+        del self._parser, self._form
+
     # ---- what the parser calls
 
     def on_part_begin(self) -> None:
         self._parts += 1
         if self._parts > MOST_PARTS:
             raise too_large(f"want a form of at most {MOST_PARTS} parts")
-        self._disposition, self._data = b"", []
+        self._disposition, self._data = b"", bytearray()
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -155,12 +164,12 @@ class _FormReader:
             self._text_bytes += end - start
             if self._text_bytes > MOST_TEXT_BYTES:
                 raise too_large(f"want at most {MOST_TEXT_BYTES:,} bytes in fields that are no pictures")
-        self._data.append(data[start:end])
+        self._data += memoryview(data)[start:end]
 
     def on_part_end(self) -> None:
-        data, self._data = b"".join(self._data), []
+        data, self._data = self._data, bytearray()
         if self._name == _FILE_FIELD:
-            self._form.images.append(Upload(data, self._filename))
+            self._form.images.append(Upload(bytes(data), self._filename))
             return
         if self._name in self._form.fields:
             raise HttpProblem(422, f"want {_shown(self._name)} once, got it twice")

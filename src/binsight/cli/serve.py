@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from binsight.errors import BadSettings
 from binsight.settings import Settings
 
 INTERRUPTED = 130
@@ -26,6 +27,12 @@ def serve(
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Take no lock on the store, and refuse writes; another process may index.")
     ] = False,
+    tls_cert: Annotated[
+        str | None, typer.Option("--tls-cert", metavar="FILE", help="Speak HTTPS with this certificate and its chain (PEM).")
+    ] = None,
+    tls_key: Annotated[
+        str | None, typer.Option("--tls-key", metavar="FILE", help="Its key; by default it is in the same file.")
+    ] = None,
 ) -> int:
     """Answer searches and counts over HTTP. /docs lists the routes; BINSIGHT_API_KEYS says who may call.
 
@@ -35,6 +42,16 @@ def serve(
     """
     from binsight.api.run import serve as run  # late: fastapi is an extra, and other commands do not wait for it
 
-    settings = Settings.read()
-    ended_by = run(store, model or [], settings, host=host, port=port, allow_anonymous=allow_anonymous, read_only=read_only)
+    if tls_key is not None and tls_cert is None:
+        raise BadSettings("--tls-key goes with --tls-cert, the certificate that it belongs to")
+    ended_by = run(
+        store,
+        model or [],
+        Settings.read(),
+        host=host,
+        port=port,
+        allow_anonymous=allow_anonymous,
+        read_only=read_only,
+        tls=None if tls_cert is None else (tls_cert, tls_key),
+    )
     return INTERRUPTED if ended_by == signal.SIGINT else 0

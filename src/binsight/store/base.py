@@ -103,7 +103,7 @@ class VectorStore(ABC):
         return self._delete(list(dict.fromkeys(checked_ids(ids)))) if len(ids) else 0
 
     def hold_writes(self, why: str, *, for_s: float | None = None) -> None:  # noqa: B027, a local store has one writer
-        """Let every write be refused, whichever process tries it (StoreUnavailable, saying why), for so long or until released.
+        """Let every write be refused, whichever process tries it (StoreHeld, saying why), for so long or until released.
 
         When this returns, what was written is all there will be. A store that has one writer, its opener, has nothing to do.
         """

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeAlias, final
 
-from binsight.errors import CannotBeDone, MissingExtra, StoreDamaged, StoreUnavailable, StoreWriteFailed
+from binsight.errors import CannotBeDone, MissingExtra, StoreDamaged, StoreHeld, StoreUnavailable, StoreWriteFailed
 from binsight.store.redis_url import RedisUrl
 
 try:
@@ -157,7 +157,7 @@ class RedisLink:
             why = "its memory is full" if "memory" in text else "it cannot write to its disk"
             return StoreWriteFailed(f"{self._url.shown} refused the write: {why} ({text})")
         if text.startswith("HELD "):
-            return StoreUnavailable(f"{self._url.shown} takes no writes now: {text.removeprefix('HELD ')}")
+            return StoreHeld(f"{self._url.shown} takes no writes now: {text.removeprefix('HELD ')}")
         if "NOSTORE" in text:
             return StoreDamaged(
                 f"{self._url.shown} has lost a part of the store; restore the server from a backup, or index anew"
