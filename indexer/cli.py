@@ -13,8 +13,10 @@ from typing import Annotated
 import typer
 
 from binsight.cli.entry import run_app
-from binsight.cli.output import print_json, say, show
+from binsight.cli.output import print_json, progress_on_stderr, say, show
 from binsight.data.part import Part
+from binsight.errors import BadSettings, CannotBeDone
+from binsight.paths import user_path
 from binsight.settings import Settings
 from indexer.display import Display
 from indexer.job import Job, JobReport, run_job
@@ -97,6 +99,26 @@ def _tell(report: JobReport, *, quiet: bool) -> None:
             f"{len(found.refused)} refused; {found.took_s:.1f} s ({found.images_per_s:.0f} images/s, bottleneck: "
             f"{told['bottleneck']}) into {told['store']}, which holds {report.items} items"
         )
+
+
+@app.command("load")
+def load_command(
+    shards: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that a job with --store shards:FOLDER filled.")],
+    store: Annotated[str, typer.Option("--store", metavar="URL", help="The store to fill; made when it is not there.")],
+    as_json: AsJson = False,
+) -> int:
+    """Load shards into a store of any kind, checking every file. Run again, it goes on; at the end all is compared."""
+    from indexer.loading import load_shards  # late: pyarrow is an extra
+
+    with progress_on_stderr("loading") as progress:
+        report = load_shards(user_path(shards, error=BadSettings), store, progress=progress)
+    if as_json:
+        print_json({"loaded": report.copied, "unchanged": report.unchanged, "problems": report.problems})
+    else:
+        show(f"{report.copied} loaded, {report.unchanged} unchanged")
+    for problem in report.problems:
+        say(f"indexer: {problem}")
+    return CannotBeDone.exit_code if report.problems else 0
 
 
 @app.callback()

@@ -12,7 +12,7 @@ from binsight.ingest import IngestReport, ingest, list_sources
 from binsight.records import Metadata
 from binsight.settings import Settings
 from indexer.display import Display
-from indexer.sinks import Sink, open_sink, shown_sink
+from indexer.sinks import Sink, is_shards, open_sink, shown_sink
 
 COUNT_FIELD = "count"
 
@@ -41,6 +41,8 @@ class Job:
     def __post_init__(self) -> None:
         if not 0 <= self.wait_s <= 86_400:
             raise BadSettings(f"want to wait from 0 to 86400 seconds for a store, got {self.wait_s}")
+        if self.prune and is_shards(self.sink):
+            raise BadSettings("shards are only added to; load them into a store and prune there")
         if not 1 <= self.shard_items <= 1_000_000:
             raise BadSettings(f"want shards of 1 to 1,000,000 items, got {self.shard_items}")
 
@@ -92,8 +94,12 @@ def run_job(job: Job, settings: Settings, display: Display) -> JobReport:
                 rates=display.rates,
                 progress=display.progress,
             )
+        started = perf_counter()
+        with display.rates.timing("write", 0):
+            sink.finish()
+        report = replace(report, load_s=load_s, took_s=report.took_s + perf_counter() - started, stages=display.rates.stages())
         info = sink.encoder.info
-        return JobReport(job, replace(report, load_s=load_s), count_field, len(sink.store), info.model, info.fingerprint)
+        return JobReport(job, report, count_field, len(sink.store), info.model, info.fingerprint)
 
 
 def _count_field(job: Job, sink: Sink) -> str:

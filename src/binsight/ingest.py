@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
 
@@ -284,8 +284,9 @@ class _Job:
         return items, said.vectors, moved
 
     def _counted(self, item: Item, count: Count) -> Item:
-        source = source_of(item) | {COUNTED: self.count_field}
-        return replace(item, metadata=item.metadata | count_fields(self.count_field, count) | {SOURCE_KEY: source})
+        given = {name: value for name, value in item.metadata.items() if name != SOURCE_KEY}
+        source = {SOURCE_KEY: source_of(item) | {COUNTED: self.count_field}}
+        return Item(item.id, given | count_fields(self.count_field, count) | source)
 
     def _write(self, fresh: list[Item], vectors: Vectors | None, moved: list[Item]) -> int:
         with self.rates.timing("write", len(fresh) + len(moved)):
