@@ -198,7 +198,7 @@ def _check_countable(listings: Sequence[Listing], encoder: Encoder, base: str) -
             if taken := sorted(names & picture.metadata.keys()):
                 raise BadSource(
                     f"{picture.path} has a field {taken[0]!r} of its own, where the model's count would stand; "
-                    "choose another name for the count"
+                    "choose another name for the count, or store none"
                 )
 
 
