@@ -31,14 +31,22 @@ def server() -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def proxy(server: str) -> Iterator[tuple[str, Faults]]:
+    faults = Faults()
+    with faulty_proxy(server, faults) as address:
+        yield address, faults
+
+
 @pytest.fixture
-def faults(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
+def faults(proxy: tuple[str, Faults], monkeypatch: pytest.MonkeyPatch) -> Faults:
     """Faults of a proxy before the bucket, to which requests of this test go; attempts follow each other at once."""
-    found = Faults()
+    address, found = proxy
+    found.wanted.clear()
+    found.asked.clear()
     monkeypatch.setattr("binsight.data.retries.FIRST_PAUSE_S", 0.01)
-    with faulty_proxy(server, found) as address:
-        lead_to(address, monkeypatch)
-        yield found
+    lead_to(address, monkeypatch)
+    return found
 
 
 @pytest.fixture
