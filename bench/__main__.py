@@ -16,7 +16,7 @@ ANYWHERE = (
     ["bench.serve"],
     ["bench.shared"],
 )
-WITH_REAL_PHOTOS = (["bench.model"], ["bench.ingest"], ["bench.real"], ["bench.accuracy"], ["bench.train"])
+WITH_REAL_PHOTOS = (["bench.model"], ["bench.ingest"], ["bench.indexer"], ["bench.real"], ["bench.accuracy"], ["bench.train"])
 
 
 def main() -> int:

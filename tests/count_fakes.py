@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binsight import vectors
+from binsight.checkpoint import Heads
 from binsight.counting import Calibration
 from binsight.data.splits import Split, SplitRow
+from binsight.encoder import Encoder
 from binsight.preprocess import Preprocess
 from binsight.records import Encoded, StoreInfo
 from tests.fakes import SIZE, paint
@@ -62,3 +64,32 @@ def whole_split(uris: Iterable[str], *, counts: bool = True, split: str = "test"
         folder = uri.split("/")[0]
         rows.append(SplitRow(uri, split, uri, int(folder) if counts else None, None if counts else folder))
     return Split(tuple(rows), "group", (100.0,), None)
+
+
+class ColourCounter:
+    """A runtime with a count head: red / 40 items with probability 0.8, one more with 0.2 (up to 5 and "more")."""
+
+    name = "colour counter"
+    dim = 3
+
+    def __init__(self) -> None:
+        self.pictures = 0
+
+    def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.run_heads(pixels)["embedding"]
+
+    def run_heads(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        self.pictures += len(pixels)
+        means = pixels.mean(axis=(1, 2), dtype=np.float32)  # (n, 3)
+        items = np.clip(np.rint(means[:, 0] / STEP).astype(int), 0, 5)
+        chances = np.full((len(pixels), 7), 1e-9, np.float32)
+        chances[np.arange(len(pixels)), items] = 0.8
+        chances[np.arange(len(pixels)), items + 1] = 0.2
+        return {"embedding": means + np.float32(1), "count": np.log(chances)}
+
+
+def counting_encoder(fingerprint: str = "d" * 64) -> Encoder:
+    half = (0.5, 0.5, 0.5)
+    squash = Preprocess(size=(SIZE, SIZE), fit="squash", crop_pct=1.0, mean=half, std=half, interpolation="bilinear")
+    heads = Heads(count=Calibration("softmax", 5, threshold=0.9))
+    return Encoder(model="colour-counter", fingerprint=fingerprint, preprocess=squash, runtime=ColourCounter(), heads=heads)

@@ -8,8 +8,9 @@ from urllib.request import Request, urlopen
 
 import boto3
 import pytest
-import s3fs
 from moto.server import ThreadedMotoServer
+
+from binsight.data import retries
 
 BUCKET = "aft-vbi-pds"
 
@@ -46,5 +47,4 @@ def lead_to(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def lead_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Point S3 requests at a port where nobody listens, and do not try long."""
     lead_to("http://127.0.0.1:9", monkeypatch)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    monkeypatch.setattr(retries, "ATTEMPTS", 1)

@@ -1,51 +1,56 @@
 """Read → encode → upsert: pictures from sources into a store, resumable; a bad file becomes a record of the report.
 
 Every item remembers its file in `_source`; a file of the same size and time is not read again, one of the same content is
-not encoded again. Files are read and decoded by threads, some batches ahead of the model. Each batch is durable when it is
-written, so a killed job goes on where it was when it is started again.
+not encoded again. Reading, decoding, encoding and writing run side by side, each some batches ahead of the next. Each batch is
+durable when it is written, so a killed job goes on where it was when it is started again.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from binsight.data.abid_items import list_abid
+from binsight.data.bucket import list_bucket
+from binsight.data.files import S3, Files, open_files
 from binsight.data.folder import list_folder, list_image
 from binsight.data.manifest import SUFFIXES, list_manifest, with_metadata
+from binsight.data.part import WHOLE, Part
 from binsight.data.source import Listing, Picture, Refusal, checked_unique
+from binsight.decoding import Decoder, Read, Refused, Wanted, batched
 from binsight.encoder import Encoder
-from binsight.errors import BadImage, BadItem, BadSettings, BadSource
-from binsight.images import read_file
+from binsight.errors import BadItem, BadSettings, BadSource
+from binsight.origin import COUNTED, count_fields, count_names, is_of, source_of
 from binsight.paths import shown, user_path
-from binsight.preprocess import Preprocess
-from binsight.records import Item, Metadata
+from binsight.patience import Patience
+from binsight.pruning import File, check_prunable, pruned
+from binsight.rates import Rates, StageRate, bottleneck, rates_json
+from binsight.records import Count, Item, Metadata
 from binsight.store.base import SOURCE_KEY, VectorStore, checked_id, metadata_text
+from binsight.vectors import Vectors
 
-Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int], None]  # (done, of how many)
 
+ABID = "abid:"  # before a source whose metadata files are read
 _LOOKUP = 1000  # items asked of the store at once
 _AHEAD = 3  # batches that are decoded before the model wants them
-_TOGETHER = 8  # pictures that one thread reads in a row: handing them out singly halves what two threads decode
-_File: TypeAlias = tuple[str, str]  # root and uri
-T = TypeVar("T")
+_UNWRITTEN = 2  # batches that are encoded before the store takes them
+_WIDEST = Count(1000, 1000.0001, (), 0.0, 1001, 1001)  # no count takes more room
 
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What became of every input; `images_per_s` is indexed / took_s, from the first file opened to the last commit."""
+    """What became of every input; `images_per_s` is indexed / took_s, from the first file opened to the last commit.
+
+    notes: inputs that were taken although something about them contradicts. retries: requests to remote sources that had to be
+    made again; waited_s: for a store that was away. stages: what each did, and `wall_s` in how much time.
+    """
 
     indexed: int
     unchanged: int
@@ -53,31 +58,50 @@ class IngestReport:
     skipped: int
     refused: list[Refusal] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
+    notes: list[Refusal] = field(default_factory=list)
+    retries: int = 0
+    waited_s: float = 0.0
     load_s: float = 0.0
     took_s: float = 0.0
+    stages: list[StageRate] = field(default_factory=list)
 
     @property
     def images_per_s(self) -> float:
         return self.indexed / self.took_s if self.took_s else 0.0
 
     def to_json(self) -> Metadata:
-        found = asdict(self)
-        found |= {"load_s": round(self.load_s, 3), "took_s": round(self.took_s, 3)}
-        return found | {"images_per_s": round(self.images_per_s, 2)}
+        found = {name: value for name, value in asdict(self).items() if name != "stages"}
+        found["notes"] = [{"path": one.path, "note": one.error} for one in self.notes]
+        found |= {name: round(found[name], 3) for name in ("waited_s", "load_s", "took_s")}
+        listing_s = sum(one.busy_s for one in self.stages if one.stage == "list")
+        stages = rates_json(self.stages, self.took_s + listing_s)
+        return found | {
+            "images_per_s": round(self.images_per_s, 2),
+            "stages": stages,
+            "bottleneck": bottleneck(self.stages),
+        }
 
 
 def list_sources(
-    sources: Sequence[str], *, metadata: Path | None = None, root: Path | None = None, id_prefix: str = ""
+    sources: Sequence[str],
+    *,
+    metadata: Path | None = None,
+    root: Path | None = None,
+    id_prefix: str = "",
+    part: Part = WHOLE,
 ) -> list[Listing]:
-    """What the sources hold: folders, pictures, manifests (.csv, .jsonl).
+    """What the sources hold: folders, pictures, manifests (.csv, .jsonl), s3://BUCKET[/PREFIX], abid:FOLDER or abid:s3://….
 
+    part: of the bins of ABID, only those of this part have their metadata read; the others are listed without.
     Raises BadSource when one is not there or empty, or when two pictures have one id.
     """
     if not sources:
-        raise BadSource("no source given; want a folder, a picture or a manifest")
+        raise BadSource("no source given; want a folder, a picture, a manifest or s3://BUCKET/PREFIX")
     if metadata is not None and any(Path(source).suffix.lower() in SUFFIXES for source in sources):
         raise BadSource("a manifest already holds the metadata; give --metadata with folders or pictures")
-    listings = [_list(source, root if metadata is None else None, id_prefix) for source in sources]
+    if metadata is not None and any(source.startswith((S3, ABID)) for source in sources):
+        raise BadSource("--metadata goes with folders and pictures of this machine; list objects without it")
+    listings = [_list(source, root if metadata is None else None, id_prefix, part) for source in sources]
     if metadata is not None:
         metadata = user_path(metadata)
         listings = with_metadata(listings, metadata, root=root, id_prefix=id_prefix)
@@ -85,9 +109,11 @@ def list_sources(
     return listings
 
 
-def _list(source: str, root: Path | None, id_prefix: str) -> Listing:
-    if source.startswith("s3://"):
-        raise BadSource(f"s3 sources are not part of this version: {source}; copy the pictures into a folder")
+def _list(source: str, root: Path | None, id_prefix: str, part: Part) -> Listing:
+    if source.startswith(ABID):
+        return list_abid(_files_of(source.removeprefix(ABID)), part=part, id_prefix=id_prefix)
+    if source.startswith(S3):
+        return list_bucket(open_files(source), id_prefix=id_prefix)
     path = user_path(source)
     if path.is_dir():
         return list_folder(path, id_prefix=id_prefix)
@@ -96,229 +122,177 @@ def _list(source: str, root: Path | None, id_prefix: str) -> Listing:
     return list_image(path, id_prefix=id_prefix)
 
 
+def _files_of(source: str) -> Files:
+    return open_files(source if source.startswith(S3) else str(user_path(source)))
+
+
 def ingest(
     listings: Sequence[Listing],
     encoder: Encoder,
     store: VectorStore,
     *,
     prune: bool = False,
+    part: Part = WHOLE,
+    count_field: str = "",
     batch_size: int = 128,
     workers: int = 2,
+    patience_s: float = 0.0,
+    rates: Rates | None = None,
     progress: Progress | None = None,
 ) -> IngestReport:
     """Bring a store up to date with what the sources hold now.
 
-    batch_size: pictures encoded and committed together. workers: threads that read and decode.
-    Raises ModelMismatch when another model filled the store, BadSettings, and what the store raises.
+    part: only its pictures are taken, and only its items pruned. count_field: where the model's count is stored with its
+    interval (`count_names`); empty for nowhere. batch_size: pictures encoded and committed together. workers: threads that
+    decode. patience_s: how long a store that is away is waited for. rates: filled while the job runs, for who watches it.
+    Raises ModelMismatch when another model filled the store, BadSettings, BadSource when a source has a field of the count's
+    names, StoreUnavailable when the store stays away, CannotBeDone when a source does, and what the store raises.
     """
     if batch_size < 1 or workers < 1:
         raise BadSettings(f"want batch_size and workers of at least 1, got {batch_size} and {workers}")
     store.expect(encoder.info)
     if prune:
-        _check_prunable(listings)
+        check_prunable(listings)
+    if count_field:
+        _check_countable(listings, encoder, count_field)
     started = perf_counter()
-    job = _Job(store, encoder, batch_size)
-    pictures = [picture for listing in listings for picture in listing.pictures]
-    refused = [refusal for listing in listings for refusal in listing.refused]
-    with ThreadPoolExecutor(workers, thread_name_prefix="binsight-decode") as pool:
-        reads = _ahead(pool, job.pending(pictures), _AHEAD * batch_size + workers, encoder.preprocess)
-        for batch in _batched(reads, batch_size):
-            job.take(batch)
-            if progress is not None:
-                progress(job.done, len(pictures))
-    pruned = _prune(listings, store, kept=job.refused_files) if prune else 0
+    doors = {listing.root: open_files(listing.root) for listing in listings}
+    job = _Job(store, encoder, doors, rates or Rates(), Patience(patience_s), count_field)
+    pictures = [picture for listing in listings for picture in listing.pictures if part.holds(picture.id)]
+    refused = [one for listing in listings for one in listing.refused if part.holds(one.path)]
+    reserved = count_fields(count_field, _WIDEST) | {COUNTED: count_field} if count_field else {}
+    window = _AHEAD * batch_size + workers
+    with (
+        Decoder(doors, encoder.preprocess, job.rates, workers=workers, window=window, reserved=reserved) as decoder,
+        ThreadPoolExecutor(1, "binsight-write") as writer,
+    ):
+        try:
+            for _ in job.run(batched(decoder.ahead(job.pending(pictures)), batch_size), writer):
+                if progress is not None:
+                    progress(job.done, len(pictures))
+        finally:
+            job.patience.give_up()
+    gone = pruned(listings, store, kept=job.refused_files, part=part, doors=doors) if prune else 0
     unread = {one.path for one in job.refused}
     return IngestReport(
         job.indexed,
         job.unchanged,
-        pruned,
-        sum(listing.skipped for listing in listings),
+        gone,
+        sum(listing.skipped for listing in listings) if part.number == 1 else 0,
         [Refusal(shown(one.path), shown(one.error)) for one in refused + job.refused],
-        [shown(path) for listing in listings for path in listing.unlisted if path not in unread],
+        [shown(path) for listing in listings for path in listing.unlisted if path not in unread and part.holds(path)],
+        [Refusal(shown(one.path), shown(one.error)) for listing in listings for one in listing.notes if part.holds(one.path)],
+        retries=sum(files.retries for files in doors.values()) + sum(listing.retries for listing in listings),
+        waited_s=job.patience.waited_s,
         took_s=perf_counter() - started,
+        stages=job.rates.stages(),
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Read:
-    """A picture as read: `pixels` is None when its content is what the store already knows."""
-
-    item: Item
-    pixels: Pixels | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Refused:
-    """A picture that cannot be taken, and why."""
-
-    picture: Picture
-    error: str
+def _check_countable(listings: Sequence[Listing], encoder: Encoder, base: str) -> None:
+    if encoder.heads.count is None:
+        raise BadSettings(f"{encoder.info.model} does not count; leave out the field for counts")
+    names = set(count_names(base))
+    for listing in listings:
+        for picture in listing.pictures:
+            if taken := sorted(names & picture.metadata.keys()):
+                raise BadSource(
+                    f"{picture.path} has a field {taken[0]!r} of its own, where the model's count would stand; "
+                    "choose another name for the count, or store none"
+                )
 
 
 @dataclass(slots=True)
 class _Job:
-    """What has been done so far."""
+    """What has been done so far. All but the writing is one thread's."""
 
     store: VectorStore
     encoder: Encoder
-    batch_size: int
+    doors: dict[str, Files]
+    rates: Rates
+    patience: Patience
+    count_field: str = ""
     indexed: int = 0
     unchanged: int = 0
     refused: list[Refusal] = field(default_factory=list)
-    refused_files: set[_File] = field(default_factory=set)
+    refused_files: set[File] = field(default_factory=set)
 
     @property
     def done(self) -> int:
         return self.indexed + self.unchanged + len(self.refused)
 
-    def pending(self, pictures: Sequence[Picture]) -> Iterator[tuple[Picture, Item | None]]:
+    def pending(self, pictures: Sequence[Picture]) -> Iterator[Wanted]:
         """The pictures that must be read, each with the item that the store holds under its id."""
-        for part in _batched(iter(pictures), _LOOKUP):
-            good = [picture for picture in part if self._accepts(picture)]
-            known = self.store.get([picture.id for picture in good])
-            for picture, item in zip(good, known, strict=True):
-                if item is not None and _is_current(picture, item):
-                    self.unchanged += 1
-                else:
-                    yield picture, item
+        for part in batched(iter(pictures), _LOOKUP):
+            with self.rates.timing("compare", len(part)):
+                wanted = self._compared([picture for picture in part if self._accepts(picture)])
+            yield from wanted
+
+    def _compared(self, pictures: Sequence[Picture]) -> list[Wanted]:
+        known = self.patience.call(lambda: self.store.get([picture.id for picture in pictures]))
+        wanted = []
+        for picture, item in zip(pictures, known, strict=True):
+            is_counted = not self.count_field or (item is not None and source_of(item).get(COUNTED) == self.count_field)
+            stamp = picture.stamp or self.doors[picture.root].stamp(picture.uri)
+            if item is not None and is_counted and is_of(item, picture, stamp):
+                self.unchanged += 1
+                self.rates.unchanged += 1
+            else:
+                wanted.append(Wanted(picture, item, is_counted))
+        return wanted
 
     def _accepts(self, picture: Picture) -> bool:
         try:
             checked_id(picture.id)
             metadata_text(Item(picture.id, picture.metadata))
         except BadItem as error:
-            self._refuse(_Refused(picture, str(error)))
+            self._refuse(Refused(picture, str(error)))
             return False
         return True
 
-    def _refuse(self, one: _Refused) -> None:
-        self.refused.append(Refusal(str(one.picture.path), one.error))
-        self.refused_files.add((str(one.picture.root), one.picture.uri))
+    def _refuse(self, one: Refused) -> None:
+        self.refused.append(Refusal(one.picture.path, one.error))
+        self.refused_files.add((one.picture.root, one.picture.uri))
 
-    def take(self, batch: Sequence[_Read | _Refused]) -> None:
-        """Encode what has new pixels and write the batch."""
-        for one in batch:
-            if isinstance(one, _Refused):
-                self._refuse(one)
-        reads = [one for one in batch if isinstance(one, _Read)]
+    def run(self, batches: Iterator[list[Read | Refused]], writer: ThreadPoolExecutor) -> Iterator[None]:
+        """Encode each batch while the one before it is written; gives something after each step."""
+        writing: deque[Future[int]] = deque()
+        for batch in batches:
+            for one in batch:
+                if isinstance(one, Refused):
+                    self._refuse(one)
+            reads = [one for one in batch if isinstance(one, Read)]
+            writing.append(writer.submit(self._write, *self._encoded(reads)))
+            while len(writing) > _UNWRITTEN or (writing and writing[0].done()):
+                self.indexed += writing.popleft().result()
+            yield
+        while writing:
+            self.indexed += writing.popleft().result()
+            yield
+
+    def _encoded(self, reads: Sequence[Read]) -> tuple[list[Item], Vectors | None, list[Item]]:
+        """Items with new vectors, these vectors, and items whose content is known under another record."""
         fresh = [(read.item, read.pixels) for read in reads if read.pixels is not None]
-        if fresh:
-            vectors = self.encoder.encode_pixels(np.stack([pixels for _, pixels in fresh])).vectors
-            self.store.upsert([item for item, _ in fresh], vectors)
         moved = [read.item for read in reads if read.pixels is None]
-        if moved:  # same content, other record
-            self.store.upsert(moved, self.store.vectors_of([item.id for item in moved]))
-        self.indexed += len(reads)
+        if not fresh:
+            return [], None, moved
+        with self.rates.timing("encode", len(fresh)):
+            said = self.encoder.encode_pixels(np.stack([pixels for _, pixels in fresh]))
+        items = [item for item, _ in fresh]
+        if self.count_field and said.counts is not None:
+            items = [self._counted(item, count) for item, count in zip(items, said.counts, strict=True)]
+        return items, said.vectors, moved
 
+    def _counted(self, item: Item, count: Count) -> Item:
+        given = {name: value for name, value in item.metadata.items() if name != SOURCE_KEY}
+        source = {SOURCE_KEY: source_of(item) | {COUNTED: self.count_field}}
+        return Item(item.id, given | count_fields(self.count_field, count) | source)
 
-def _is_current(picture: Picture, item: Item) -> bool:
-    """Whether neither the file nor what is said of it has changed since the item was written."""
-    source = _source_of(item)
-    if source.get("root") != str(picture.root) or source.get("uri") != picture.uri:
-        return False
-    try:
-        found = picture.path.stat()
-    except OSError:
-        return False
-    return (
-        source.get("size") == found.st_size
-        and source.get("mtime_ns") == found.st_mtime_ns
-        and _canonical({name: value for name, value in item.metadata.items() if name != SOURCE_KEY})
-        == _canonical(picture.metadata)
-    )
-
-
-def _canonical(metadata: Metadata) -> str:
-    """JSON text that is equal only for what JSON tells apart: 1, 1.0 and true are equal in Python."""
-    return json.dumps(metadata, sort_keys=True)
-
-
-def _source_of(item: Item) -> Metadata:
-    """What an item says of its file; nothing where it was not ingested."""
-    found = item.metadata.get(SOURCE_KEY)
-    return found if isinstance(found, dict) else {}
-
-
-def _read_some(wanted: Sequence[tuple[Picture, Item | None]], preprocess: Preprocess) -> list[_Read | _Refused]:
-    return [_read(picture, known, preprocess) for picture, known in wanted]
-
-
-def _read(picture: Picture, known: Item | None, preprocess: Preprocess) -> _Read | _Refused:
-    """Read one file and decode it, unless its content is known."""
-    try:
-        data, found = read_file(picture.path)
-        digest = hashlib.sha256(data).hexdigest()
-        source = {"root": str(picture.root), "uri": picture.uri, "size": found.st_size}
-        source |= {"mtime_ns": found.st_mtime_ns, "sha256": digest}
-        item = Item(picture.id, picture.metadata | {SOURCE_KEY: source})
-        metadata_text(item)
-        if known is not None and _source_of(known).get("sha256") == digest:
-            return _Read(item, None)
-        return _Read(item, preprocess.pixels(data))
-    except (BadImage, BadItem) as error:
-        return _Refused(picture, str(error))
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, pending: Iterator[tuple[Picture, Item | None]], window: int, preprocess: Preprocess
-) -> Iterator[_Read | _Refused]:
-    """Results in order, with about `window` of them in work or waiting."""
-    running: deque[Future[list[_Read | _Refused]]] = deque()
-    try:
-        for some in _batched(pending, _TOGETHER):
-            running.append(pool.submit(_read_some, some, preprocess))
-            if len(running) * _TOGETHER >= window:
-                yield from running.popleft().result()
-        while running:
-            yield from running.popleft().result()
-    finally:
-        for future in running:
-            future.cancel()
-
-
-def _check_prunable(listings: Sequence[Listing]) -> None:
-    for listing in listings:
-        if not listing.is_whole:
-            raise BadSource(f"--prune wants whole folders or manifests, but a single picture of {listing.root} was given")
-        if not listing.pictures:
-            raise BadSource(f"nothing of {listing.root} is there, so --prune would delete all of it; is it mounted?")
-
-
-def _prune(listings: Sequence[Listing], store: VectorStore, *, kept: Set[_File]) -> int:
-    """Delete the items whose root is one of the listings' and whose file is no candidate any more, or one under another id.
-
-    What was refused deletes nothing: neither the items of the files in `kept`, nor, as a lost row may have meant any file,
-    those of a file without a row that is still there.
-    """
-    ids: dict[_File, set[str]] = {}
-    for listing in listings:
-        for picture in listing.pictures:
-            ids.setdefault((str(listing.root), picture.uri), set()).add(picture.id)
-    prefixes = {str(listing.root): listing.id_prefix for listing in listings}
-    unlisted = {path for listing in listings for path in listing.unlisted}
-    is_unsure = any(listing.has_lost_rows for listing in listings)
-
-    def is_stale(item: Item) -> bool:
-        source = _source_of(item)
-        root, uri = str(source.get("root")), str(source.get("uri"))
-        if root not in prefixes or (root, uri) in kept:
-            return False
-        path = os.path.join(root, uri)  # noqa: PTH118, as `unlisted` and the system take it
-        if (root, uri) not in ids:
-            return not (is_unsure and os.path.exists(path))  # noqa: PTH110, false too where the system refuses to look
-        if item.id in ids[root, uri] or (is_unsure and path in unlisted):
-            return False
-        return not _is_of_another_prefix(item.id, uri, prefixes[root])
-
-    stale = [item.id for item in store.scan() if is_stale(item)]
-    return sum(store.delete(part) for part in _batched(iter(stale), _LOOKUP))
-
-
-def _is_of_another_prefix(one: str, uri: str, prefix: str) -> bool:
-    """Whether an id comes from indexing the same file under another --id-prefix, which stays."""
-    return not one.startswith(prefix) or (one.endswith(uri) and one != prefix + uri)
-
-
-def _batched(values: Iterator[T], size: int) -> Iterator[list[T]]:
-    while part := list(islice(values, size)):
-        yield part
+    def _write(self, fresh: list[Item], vectors: Vectors | None, moved: list[Item]) -> int:
+        with self.rates.timing("write", len(fresh) + len(moved)):
+            if vectors is not None:
+                self.patience.call(lambda: self.store.upsert(fresh, vectors))
+            if moved:
+                known = self.patience.call(lambda: self.store.vectors_of([item.id for item in moved]))
+                self.patience.call(lambda: self.store.upsert(moved, known))
+        return len(fresh) + len(moved)

@@ -164,7 +164,7 @@ def test_verify_of_a_damaged_store_names_the_row_and_ends_with_3(shell: Shell, s
         (("index", "{parts}", "--store", "{tmp}/new.store", "--model", "local-dir:{tmp}/empty"), 2, "empty"),
         (("index", "{parts}", "--store", "{parts}", "--model", MODEL), 2, "choose another path"),
         (("index", "{parts}", "--store", "{parts}/red/0.png", "--model", MODEL), 2, "is a file"),
-        (("index", "s3://bucket/x", "--store", "{tmp}/new.store", "--model", MODEL), 2, "s3"),
+        (("index", "s3://", "--store", "{tmp}/new.store", "--model", MODEL), 2, "s3://BUCKET"),
         (("search", "{parts}/red/0.png", "--store", "{tmp}/nothing"), 2, "is not a store"),
         (("search", "{parts}/red/0.png", "--store", "{parts}"), 2, "is not a store"),
         (("search", "{parts}/red/0.png", "--store", "{store}", "-k", "0"), 2, "k from 1"),

@@ -16,7 +16,10 @@ from binsight.wiring import open_for_indexing
 
 
 def index(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Folders, pictures, manifests (.csv, .jsonl).")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE...", help="Folders, pictures, manifests (.csv, .jsonl), s3://BUCKET/PREFIX."),
+    ],
     store: Annotated[str, typer.Option("--store", metavar="URL", help="The store to fill; made when it is not there.")],
     model: Annotated[
         str | None, typer.Option("--model", metavar="M", help="Model name or folder; by default the one that filled the store.")

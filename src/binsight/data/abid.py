@@ -6,8 +6,9 @@ A stem is a string: `1` and `00001` are two photos. Source: the dataset's own RE
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from binsight.data.files import Files
 from binsight.data.source import Refusal
@@ -16,6 +17,7 @@ from binsight.errors import BadImage, BadSource
 IMAGES, METADATA = "bin-images", "metadata"
 BUCKET = "s3://aft-vbi-pds"
 MOST_OF_A_BIN = 1_000_000  # a larger count is no count
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,15 @@ class Bins:
     notes: list[Refusal]
 
 
+@dataclass(frozen=True, slots=True)
+class ReadBins(Generic[T]):
+    """As `Bins`, with what was made of each metadata file; None for those that were not read."""
+
+    records: dict[str, T | None]
+    refused: list[Refusal]
+    notes: list[Refusal]
+
+
 def image_uri(stem: str) -> str:
     return f"{IMAGES}/{stem}.jpg"
 
@@ -49,30 +60,38 @@ def list_bins(files: Files) -> Bins:
 
     Raises BadSource when there is no `bin-images` or no photo in it.
     """
+    found = read_bins(files, parse_metadata)
+    records = {photo: record for photo, record in found.records.items() if record is not None}
+    notes = [Refusal(photo, record.note) for photo, record in records.items() if record.note is not None]
+    return Bins(records, found.refused, notes + found.notes)
+
+
+def read_bins(
+    files: Files, parse: Callable[[bytes], T], *, is_wanted: Callable[[str], bool] = lambda _stem: True
+) -> ReadBins[T]:
+    """Every photo with what `parse` makes of its metadata file, or raises ValueError for; None for stems not wanted.
+
+    Raises BadSource when there is no `bin-images` or no photo in it.
+    """
     images = [name for name in files.names(IMAGES) or () if name.endswith(".jpg") and not name.startswith(".")]
     if not images:
         raise BadSource(f"no photo in {files.root}/{IMAGES}; want {IMAGES}/STEM.jpg and {METADATA}/STEM.json")
     stems = [name.removesuffix(".jpg") for name in images]
     known = {name.removesuffix(".json") for name in files.names(METADATA) or () if name.endswith(".json")}
-    records: dict[str, BinRecord] = {}
     refused = [Refusal(image_uri(stem), f"no metadata: want {metadata_uri(stem)}") for stem in stems if stem not in known]
-    notes: list[Refusal] = []
-    for uri, data in files.read_all([metadata_uri(stem) for stem in stems if stem in known]):
+    records: dict[str, T | None] = {image_uri(stem): None for stem in stems if stem in known}
+    for uri, data in files.read_all([metadata_uri(stem) for stem in stems if stem in known and is_wanted(stem)]):
         photo = image_uri(uri.removeprefix(f"{METADATA}/").removesuffix(".json"))
         try:
             if isinstance(data, BadImage):
                 raise ValueError(str(data))
-            record = parse_metadata(data)
+            records[photo] = parse(data)
         except ValueError as error:
             refused.append(Refusal(photo, f"its metadata ({uri}): {error}"))
-            continue
-        records[photo] = record
-        if record.note is not None:
-            notes.append(Refusal(photo, record.note))
+            del records[photo]
     alone = len(known.difference(stems))
-    if alone:
-        notes.append(Refusal(METADATA, f"{alone:,} metadata files have no photo in {IMAGES}"))
-    return Bins(dict(sorted(records.items())), sorted(refused, key=lambda one: one.path), notes)
+    notes = [Refusal(METADATA, f"{alone:,} metadata files have no photo in {IMAGES}")] if alone else []
+    return ReadBins(dict(sorted(records.items())), sorted(refused, key=lambda one: one.path), notes)
 
 
 def parse_metadata(data: bytes) -> BinRecord:

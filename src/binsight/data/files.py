@@ -5,24 +5,34 @@ from __future__ import annotations
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from binsight.data.folder import list_folder
-from binsight.data.source import PICTURE_SUFFIXES, inside
+from binsight.data.retries import ATTEMPTS, Retries
+from binsight.data.source import PICTURE_SUFFIXES, Stamp, inside
 from binsight.errors import BadImage, BadSource, CannotBeDone, MissingExtra
 from binsight.images import read_file
 
 S3 = "s3://"
 REQUESTS_AT_ONCE, REQUESTS_AHEAD, MOST_CONNECTIONS = 32, 4_096, 64
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5, 15
+T = TypeVar("T")
 
 
 class Files(ABC):
     """Files below one root, named by their path relative to it, with forward slashes."""
 
     root: str
+    is_remote = False
+
+    @property
+    def retries(self) -> int:
+        """How many requests had to be made again so far."""
+        return 0
 
     @abstractmethod
     def names(self, folder: str) -> list[str] | None:
@@ -35,6 +45,22 @@ class Files(ABC):
     @abstractmethod
     def read(self, uri: str) -> bytes:
         """What a file holds. Raises BadImage when it cannot be read, CannotBeDone when the source cannot be reached."""
+
+    def stamped(self, uri: str) -> tuple[bytes, Stamp | None]:
+        """What a file holds and its stamp as it was read; None where only a listing tells. Raises as `read`."""
+        return self.read(uri), None
+
+    @abstractmethod
+    def stamps(self, folder: str = "") -> Mapping[str, Stamp]:
+        """The stamp of every file below a folder, where a listing gives them; else none of them: ask `stamp`."""
+
+    @abstractmethod
+    def stamp(self, uri: str) -> Stamp | None:
+        """The stamp of a file as it is now; None when it is not there or cannot be asked."""
+
+    @abstractmethod
+    def holds(self, uri: str) -> bool:
+        """Whether there is such a file."""
 
     def read_all(self, uris: Sequence[str]) -> Iterator[tuple[str, bytes | BadImage]]:
         """(uri, what the file holds or why it cannot be read) of each, in order. Raises CannotBeDone as `read`."""
@@ -91,6 +117,23 @@ class LocalFiles(Files):
     def read(self, uri: str) -> bytes:
         return read_file(self._path / uri)[0]
 
+    def stamped(self, uri: str) -> tuple[bytes, Stamp | None]:
+        data, found = read_file(self._path / uri)
+        return data, Stamp(found.st_size, found.st_mtime_ns)
+
+    def stamps(self, folder: str = "") -> dict[str, Stamp]:  # noqa: ARG002, a folder's listing has no stamps
+        return {}
+
+    def stamp(self, uri: str) -> Stamp | None:
+        try:
+            found = (self._path / uri).stat()
+        except OSError:
+            return None
+        return Stamp(found.st_size, found.st_mtime_ns)
+
+    def holds(self, uri: str) -> bool:
+        return os.path.exists(self._path / uri)  # noqa: PTH110, false too where the system refuses to look
+
     def size_bytes(self, uri: str) -> int:
         try:
             return (self._path / uri).stat().st_size
@@ -103,7 +146,9 @@ class LocalFiles(Files):
 
 @final
 class S3Files(Files):
-    """A prefix of a bucket."""
+    """A prefix of a bucket. Requests that fail for a passing reason are made again (`Retries`)."""
+
+    is_remote = True
 
     def __init__(self, url: str) -> None:
         self._prefix = url.removeprefix(S3).strip("/")  # BUCKET[/PREFIX], as s3fs names things
@@ -111,11 +156,16 @@ class S3Files(Files):
             raise BadSource(f"want s3://BUCKET[/PREFIX], got {url}")
         self.root = S3 + self._prefix
         self._system = _s3()
+        self._retries = Retries(lambda error: isinstance(error, FileNotFoundError | PermissionError))
+
+    @property
+    def retries(self) -> int:
+        return self._retries.made
 
     def names(self, folder: str) -> list[str] | None:
         base = f"{self._prefix}/{folder}".rstrip("/")
         try:
-            found = self._system.ls(base, detail=True, refresh=True)
+            found = self._retries.call(lambda: self._system.ls(base, detail=True, refresh=True))
         except FileNotFoundError:
             return None
         except Exception as error:
@@ -124,21 +174,34 @@ class S3Files(Files):
         return sorted(name[len(base) + 1 :] for name in files if name[len(base) + 1 :]) if found else None
 
     def pictures(self) -> list[str]:
-        try:
-            names = self._system.find(self._prefix, refresh=True)
-        except Exception as error:
-            raise self._unreachable(error) from error
-        uris = [name[len(self._prefix) + 1 :] for name in names if name.startswith(self._prefix + "/")]
+        uris = self.stamps()
         found = sorted(uri for uri in uris if Path(uri).suffix.lower() in PICTURE_SUFFIXES)
         if not found:
             raise BadSource(f"no picture under {self.root} ({len(uris)} other files), or no such bucket")
         return found
 
-    def read(self, uri: str) -> bytes:
+    def stamps(self, folder: str = "") -> dict[str, Stamp]:
+        base = f"{self._prefix}/{folder}".rstrip("/")
         try:
-            return bytes(self._system.cat_file(f"{self._prefix}/{uri}"))
+            found = self._retries.call(lambda: self._system.find(base, detail=True, refresh=True))
+        except FileNotFoundError:
+            return {}
         except Exception as error:
-            raise self._refusal(error) from error
+            raise self._unreachable(error) from error
+        start = len(self._prefix) + 1
+        return {name[start:]: _stamp_of(one) for name, one in found.items() if name.startswith(base + "/")}
+
+    def stamp(self, uri: str) -> Stamp | None:
+        try:
+            return _stamp_of(self._info(uri))
+        except BadImage:
+            return None
+
+    def holds(self, uri: str) -> bool:
+        return self.stamp(uri) is not None
+
+    def read(self, uri: str) -> bytes:
+        return bytes(self._asked(lambda: self._system.cat_file(f"{self._prefix}/{uri}")))
 
     def read_all(self, uris: Sequence[str]) -> Iterator[tuple[str, bytes | BadImage]]:
         with ThreadPoolExecutor(REQUESTS_AT_ONCE, "binsight-s3") as pool:
@@ -150,25 +213,48 @@ class S3Files(Files):
                 pool.shutdown(cancel_futures=True)  # when interrupted, no further request
 
     def size_bytes(self, uri: str) -> int:
-        try:
-            return int(self._system.info(f"{self._prefix}/{uri}", refresh=True)["size"])
-        except Exception as error:
-            raise self._refusal(error) from error
+        return int(self._info(uri)["size"])
 
-    def _refusal(self, error: Exception) -> BadImage | CannotBeDone:
-        """One file that is not there, or may not be read, is refused; anything else is the way to the bucket."""
-        if isinstance(error, FileNotFoundError):
-            return BadImage(f"cannot be read: no such file in {self.root}")
-        if isinstance(error, PermissionError):
-            return BadImage(f"cannot be read: {self.root} does not allow it (a file that is not there looks so, too)")
-        return self._unreachable(error)
+    def _info(self, uri: str) -> Any:  # s3fs is not typed
+        return self._asked(lambda: self._system.info(f"{self._prefix}/{uri}", refresh=True))
+
+    def _asked(self, action: Callable[[], T]) -> T:
+        """What a request for one file gives. Raises BadImage for a file that cannot be had from a source that answers."""
+        try:
+            return self._retries.call(action)
+        except FileNotFoundError as error:
+            raise BadImage(f"cannot be read: no such file in {self.root}") from error
+        except PermissionError as error:
+            raise BadImage(f"cannot be read: {self.root} does not allow it (a file that is not there looks so, too)") from error
+        except Exception as error:
+            self._check_reachable()
+            raise BadImage(f"cannot be read: {ATTEMPTS} attempts, the last: {_told(error)}") from error
+
+    def _check_reachable(self) -> None:
+        """Raise CannotBeDone unless the bucket still answers: then it is one file that fails, and not the way to all."""
+        bucket, _, prefix = self._prefix.partition("/")
+        try:
+            self._system.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        except PermissionError:
+            return  # it may be read but not listed
+        except Exception as error:
+            raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> CannotBeDone:
         # s3fs lets the errors of four libraries through: botocore, aiohttp, asyncio, and OSError made of S3's codes.
         wanted = "look at the network, AWS_ENDPOINT_URL, and for a private bucket FSSPEC_S3='{\"anon\": false}'"
-        return CannotBeDone(
-            f"cannot read {self.root}: {type(error).__name__}: {str(error).strip() or 'no reason given'}; {wanted}"
-        )
+        return CannotBeDone(f"cannot read {self.root}: {_told(error)}; {wanted}")
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip() or 'no reason given'}"
+
+
+def _stamp_of(one: Mapping[str, Any]) -> Stamp:
+    """The stamp in what s3fs tells of an object."""
+    changed = one.get("LastModified")
+    mtime_ns = (changed - datetime.fromtimestamp(0, changed.tzinfo)) // timedelta(microseconds=1) * 1000 if changed else 0
+    return Stamp(int(one["size"]), mtime_ns, str(one.get("ETag", "")).strip('"'))
 
 
 def _s3() -> Any:  # s3fs is not typed
@@ -178,14 +264,23 @@ def _s3() -> Any:  # s3fs is not typed
     except ImportError as error:
         raise MissingExtra("s3fs", extra="s3") from error
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+    given = dict(conf.get("s3", {}))
+    config = {
+        "max_pool_connections": MOST_CONNECTIONS,
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "read_timeout": READ_TIMEOUT_S,
+        "retries": {"total_max_attempts": 1},  # `Retries` counts them
+    }
     options = {
         "anon": True,
         "endpoint_url": endpoint,
         "use_listings_cache": False,
         "max_concurrency": 1,  # of one file: no request for its size before it is read
-        "config_kwargs": {"max_pool_connections": MOST_CONNECTIONS},
+        "config_kwargs": config | given.pop("config_kwargs", {}),
     }
-    return s3fs.S3FileSystem(**(options | conf.get("s3", {})))
+    system = s3fs.S3FileSystem(**(options | given))
+    system.retries = 1
+    return system
 
 
 def write_atomically(file: Path, data: bytes, *, durable: bool = True) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from binsight.data.source import Listing, Picture, inside, is_picture_file
+from binsight.data.source import Listing, Picture, folder_name, inside, is_picture_file
 from binsight.errors import BadSource
 
 
@@ -24,23 +24,22 @@ def list_folder(folder: Path, *, id_prefix: str = "") -> Listing:
         if uri is None or not is_picture_file(path):
             skipped += 1
         else:
-            pictures.append(_picture(root, uri, id_prefix))
+            pictures.append(_picture(str(root), uri, id_prefix))
     if not pictures:
         raise BadSource(f"no picture under {folder} ({skipped} other files); want JPEG, PNG, WEBP, BMP, TIFF or GIF files")
-    return Listing(root, pictures, skipped, id_prefix=id_prefix)
+    return Listing(str(root), pictures, skipped, id_prefix=id_prefix)
 
 
 def list_image(path: Path, *, id_prefix: str = "") -> Listing:
     """One picture; its id is its file name. Raises BadSource when there is no such file."""
     if not path.is_file():
         raise BadSource(f"no such file or folder: {path}")
-    root = path.parent.resolve()
+    root = str(path.parent.resolve())
     return Listing(root, [_picture(root, path.name, id_prefix)], is_whole=False, id_prefix=id_prefix)
 
 
-def _picture(root: Path, uri: str, id_prefix: str) -> Picture:
-    parent = uri.rsplit("/", 2)[-2] if "/" in uri else root.name
-    return Picture(id_prefix + uri, root, uri, {"path": uri, "label": parent})
+def _picture(root: str, uri: str, id_prefix: str) -> Picture:
+    return Picture(id_prefix + uri, root, uri, {"path": uri, "label": folder_name(root, uri)})
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -45,10 +45,10 @@ def list_manifest(file: Path, *, root: Path | None = None, id_prefix: str = "") 
         if not os.path.isfile(base / row.uri):  # noqa: PTH113, false too where the system refuses to look
             refused.append(Refusal(str(base / row.uri), f"no such file, but {row.place} names it"))
         else:
-            pictures.append(Picture(id_prefix + (row.id or row.uri), base, row.uri, {"path": row.uri, **row.fields}))
+            pictures.append(Picture(id_prefix + (row.id or row.uri), str(base), row.uri, {"path": row.uri, **row.fields}))
     if not pictures and not refused:
         raise BadSource(f"{file} has no rows")
-    return Listing(base, pictures, 0, refused, has_lost_rows=has_lost_rows, id_prefix=id_prefix)
+    return Listing(str(base), pictures, 0, refused, has_lost_rows=has_lost_rows, id_prefix=id_prefix)
 
 
 def with_metadata(listings: list[Listing], file: Path, *, root: Path | None = None, id_prefix: str = "") -> list[Listing]:
@@ -69,14 +69,14 @@ def with_metadata(listings: list[Listing], file: Path, *, root: Path | None = No
         pictures: list[Picture] = []
         unlisted: list[str] = []
         for picture in listing.pictures:
-            named = by_path.get(str(picture.path))
+            named = by_path.get(picture.path)
             if named is None:
-                unlisted.append(str(picture.path))
+                unlisted.append(picture.path)
                 pictures.append(picture)
                 continue
-            used.add(str(picture.path))
+            used.add(picture.path)
             one = id_prefix + named.id if named.id is not None else picture.id
-            pictures.append(Picture(one, picture.root, picture.uri, picture.metadata | named.fields))
+            pictures.append(replace(picture, id=one, metadata=picture.metadata | named.fields))
         found.append(replace(listing, pictures=pictures, unlisted=unlisted))
     has_lost_rows = bool(refused)
     missing = [path for path in by_path if path not in used]

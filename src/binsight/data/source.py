@@ -15,20 +15,31 @@ _MAGICS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b
 
 
 @dataclass(frozen=True, slots=True)
+class Stamp:
+    """By what an unchanged file is known without reading it. etag: an object's, empty for a file of this machine."""
+
+    size: int
+    mtime_ns: int
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """One candidate: its id, the file, and what is known of it.
 
-    root: absolute folder; uri: the file relative to it, with forward slashes. Together they name the file in `_source`.
+    root: absolute folder, or s3://BUCKET[/PREFIX]; uri: the file relative to it, with forward slashes. Together they name the
+    file in `_source`. stamp: as the source's own listing gave it; None where the file is asked.
     """
 
     id: str
-    root: Path
+    root: str
     uri: str
     metadata: Metadata
+    stamp: Stamp | None = None
 
     @property
-    def path(self) -> Path:
-        return self.root / self.uri
+    def path(self) -> str:
+        return joined(self.root, self.uri)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +56,11 @@ class Listing:
     pictures that a metadata file has no row for (`unlisted`, by path; they are candidates all the same).
 
     is_whole: whether the listing speaks for its whole root, so that what it leaves out may be pruned. has_lost_rows:
-    whether it refused rows of which nobody knows what picture they meant. id_prefix: stands before every id.
+    whether it refused rows of which nobody knows what picture they meant. id_prefix: stands before every id. notes: on
+    pictures that are taken although something about them contradicts. retries: requests that had to be made again.
     """
 
-    root: Path
+    root: str
     pictures: list[Picture] = field(default_factory=list)
     skipped: int = 0
     refused: list[Refusal] = field(default_factory=list)
@@ -56,6 +68,26 @@ class Listing:
     is_whole: bool = True
     has_lost_rows: bool = False
     id_prefix: str = ""
+    notes: list[Refusal] = field(default_factory=list)
+    retries: int = 0
+
+
+def joined(root: str, uri: str) -> str:
+    """Where a file is, as people and the system name it.
+
+    >>> joined("/", "a.jpg"), joined("s3://bins", "x/a.jpg")
+    ('/a.jpg', 's3://bins/x/a.jpg')
+    """
+    return f"{root.rstrip('/')}/{uri}"
+
+
+def folder_name(root: str, uri: str) -> str:
+    """The name of the folder that a file lies in: the label of a picture of which nothing else is known.
+
+    >>> folder_name("/parts", "ram/a.jpg"), folder_name("/parts", "a.jpg")
+    ('ram', 'parts')
+    """
+    return uri.rsplit("/", 2)[-2] if "/" in uri else root.rstrip("/").rsplit("/", 1)[-1]
 
 
 def inside(root: Path, path: Path) -> str | None:

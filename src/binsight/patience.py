@@ -1,0 +1,46 @@
+"""Waiting for a store that is away for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Event, Lock
+from time import perf_counter
+from typing import TypeVar, final
+
+from binsight.errors import StoreUnavailable
+
+T = TypeVar("T")
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+
+
+@final
+class Patience:
+    """Asks a store again, for up to `limit_s` each time that it is away. waited_s: how long that took, of all threads."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.waited_s = 0.0
+        self._limit_s = limit_s
+        self._lock = Lock()
+        self._given_up = Event()
+
+    def call(self, action: Callable[[], T]) -> T:
+        """What the store answers. Raises StoreUnavailable when it stays away, or after `give_up`."""
+        began, pause_s, has_failed = perf_counter(), FIRST_PAUSE_S, False
+        try:
+            while True:
+                try:
+                    return action()
+                except StoreUnavailable:
+                    has_failed = True
+                    if perf_counter() - began + pause_s > self._limit_s or self._given_up.wait(pause_s):
+                        raise
+                    pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        finally:
+            if has_failed:
+                with self._lock:
+                    self.waited_s += perf_counter() - began
+
+    def give_up(self) -> None:
+        """Wait no more, in no thread."""
+        self._given_up.set()

@@ -1,0 +1,99 @@
+"""What a stage's stopwatch says, worked out by hand; and that no stage runs far ahead of the next."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from binsight.errors import StoreUnavailable
+from binsight.ingest import ingest, list_sources
+from binsight.patience import Patience
+from binsight.rates import Rates, StageRate, bottleneck, rates_json
+from binsight.store.base import Batch
+from binsight.store.exact import ExactStore
+from tests.fakes import mean_colour_encoder, paint
+
+
+def test_rates_are_those_of_busy_threads() -> None:
+    """Four threads that worked eight seconds together over 100 items could do 50 a second; in 4 s they were half busy."""
+    rates = Rates({"read": 4})
+    rates.add("read", 60, 5.0)
+    rates.add("read", 40, 3.0)
+    rates.add("write", 100, 3.0)
+    assert rates.stages() == [StageRate("read", 4, 100, 8.0), StageRate("write", 1, 100, 3.0)]
+    assert rates_json(rates.stages(), 4.0) == [
+        {"stage": "read", "threads": 4, "items": 100, "busy_s": 8.0, "per_s": 50.0, "busy": 0.5},
+        {"stage": "write", "threads": 1, "items": 100, "busy_s": 3.0, "per_s": 33.3, "busy": 0.75},
+    ]
+    assert bottleneck(rates.stages()) == "write"
+    assert bottleneck([]) is None
+
+
+def test_a_block_that_fails_is_not_counted() -> None:
+    rates = Rates()
+    with pytest.raises(ValueError, match="no"), rates.timing("encode", 5):
+        raise ValueError("no")
+    assert rates.stages() == []
+
+
+class SlowStore(ExactStore):  # type: ignore[misc]  # final: only here, to be slow
+    """A store that takes its time, and says how far the job had come each time that it was written to."""
+
+    rates: Rates
+    ahead: list[int]
+
+    def _upsert(self, batch: Batch) -> None:
+        time.sleep(0.02)
+        super()._upsert(batch)
+        done = {one.stage: one.items for one in self.rates.stages()}
+        self.ahead.append(done["decode"] - len(self))
+
+
+def test_a_slow_store_holds_up_the_decoders(tmp_path: Path) -> None:
+    """With batches of 4: three are decoded, one is encoded, two wait for the store and one is written; and some of 8 beside."""
+    for n in range(400):
+        paint(tmp_path / f"{n}.png", (n % 256, 7, 7), size=(8, 8))
+    encoder = mean_colour_encoder()
+    store = SlowStore(encoder.info)
+    store.rates, store.ahead = Rates(), []
+    report = ingest(list_sources([str(tmp_path)]), encoder, store, batch_size=4, rates=store.rates)
+    assert report.indexed == 400
+    assert bottleneck(report.stages) == "write"
+    assert max(store.ahead) <= (3 + 1 + 2 + 1) * 4 + 2 * 8
+
+
+def test_patience_ends_with_its_limit_and_counts_what_it_waited() -> None:
+    patience, tries = Patience(0.35), []
+
+    def away() -> None:
+        tries.append(1)
+        raise StoreUnavailable("away")
+
+    with pytest.raises(StoreUnavailable):
+        patience.call(away)
+    assert len(tries) == 3  # at 0, 0.1 and 0.3 s; the next would be at 0.7 s
+    assert 0.3 <= patience.waited_s < 0.6
+
+
+def test_patience_that_is_not_needed_costs_nothing() -> None:
+    patience = Patience(0.0)
+    assert patience.call(lambda: 7) == 7
+    assert patience.waited_s == 0
+
+
+def test_who_gives_up_waits_no_longer() -> None:
+    patience = Patience(60)
+    timer = threading.Timer(0.2, patience.give_up)
+    timer.start()
+
+    def away() -> None:
+        raise StoreUnavailable("away")
+
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        patience.call(away)
+    assert time.monotonic() - began < 5
+    timer.join()
