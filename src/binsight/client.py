@@ -41,7 +41,6 @@ _REFUSED = (429, 503)  # nothing was done
 _OF_STATUS = {
     401: "AccessDenied",
     403: "AccessDenied",
-    404: "UnknownItem",
     413: "TooLarge",
     429: "Overloaded",
     504: "Overloaded",
@@ -221,6 +220,10 @@ def _document_of(response: httpx.Response) -> Any:  # JSON
     told = document if isinstance(document, Mapping) else {}
     name = str(told.get("type", "")).rpartition(":")[2]
     kind = getattr(errors, name if name in _NAMES else _OF_STATUS.get(response.status_code, ""), None)
+    if kind is None and response.status_code == 404:
+        raise ServerUnreachable(
+            f"want a binsight server at this URL, but {response.url} is no route of one"
+        )
     if kind is None:
         kind = errors.WrongUse if 400 <= response.status_code < 500 else errors.CannotBeDone
     raise kind(str(told.get("detail") or f"the server answered {response.status_code}"))
