@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from time import monotonic, perf_counter
 from typing import TypeVar, final
 
 from binsight.data.source import Listing, Picture, Refusal
 from binsight.encoder import Encoder
 from binsight.errors import BadSettings, CannotBeDone
-from binsight.ingest import ingest
+from binsight.ingest import IngestReport, ingest
+from binsight.origin import COUNTED, said_by_model, source_of
 from binsight.records import Item, Metadata
 from binsight.store.alias import Alias
 from binsight.store.base import SOURCE_KEY, VectorStore
@@ -170,13 +170,14 @@ class _Job:
         total = len(self.source)
         for items in _paged(self.source.scan()):
             there = self.target.get([item.id for item in items])
-            stale = [item for item, known in zip(items, there, strict=True) if known != item]
+            stale = [item for item, known in zip(items, there, strict=True) if not _is_same(item, known)]
             unchanged += len(items) - len(stale)
-            listings, without = _listings(stale)
+            by_field, without = _listings(stale)
             refused += without
-            report = ingest(listings, self.encoder, self.target, batch_size=self.batch_size, workers=self.workers)
-            indexed, unchanged = indexed + report.indexed, unchanged + report.unchanged
-            refused += report.refused
+            for counted, listings in by_field.items():
+                report = self._ingested(listings, counted)
+                indexed, unchanged = indexed + report.indexed, unchanged + report.unchanged
+                refused += report.refused
             done += len(items)
             self.between()
             if progress is not None:
@@ -185,6 +186,17 @@ class _Job:
             deleted += self.target.delete(ids)
             self.between()
         return ReembedReport(indexed, unchanged, deleted, refused)
+
+    def _ingested(self, listings: list[Listing], counted: str) -> IngestReport:
+        """A model that counts says its own count in place of the former one's; one that does not leaves it out."""
+        return ingest(
+            listings,
+            self.encoder,
+            self.target,
+            count_field=counted if self.encoder.heads.count is not None else "",
+            batch_size=self.batch_size,
+            workers=self.workers,
+        )
 
     def _gone(self) -> Iterator[list[str]]:
         """Ids of the target that the source does not hold."""
@@ -195,19 +207,33 @@ class _Job:
                 yield gone
 
 
-def _listings(items: list[Item]) -> tuple[list[Listing], list[Refusal]]:
-    """The pictures of items, by root, and the items that have none."""
-    by_root: dict[str, list[Picture]] = {}
+def _is_same(item: Item, there: Item | None) -> bool:
+    """Whether the target holds an item as it is, but for what a model said of it."""
+    return there is not None and _given(item) == _given(there)
+
+
+def _given(item: Item) -> Metadata:
+    source = {name: value for name, value in source_of(item).items() if name != COUNTED}
+    return {name: value for name, value in item.metadata.items() if name not in said_by_model(item)} | {SOURCE_KEY: source}
+
+
+def _listings(items: list[Item]) -> tuple[dict[str, list[Listing]], list[Refusal]]:
+    """The pictures of items, by the field where a model's count stands and by root, and the items that have none."""
+    found: dict[str, dict[str, list[Picture]]] = {}
     without: list[Refusal] = []
     for item in items:
-        source = item.metadata.get(SOURCE_KEY)
-        root, uri = (source.get("root"), source.get("uri")) if isinstance(source, dict) else (None, None)
+        source = source_of(item)
+        root, uri = source.get("root"), source.get("uri")
         if not isinstance(root, str) or not isinstance(uri, str):
             without.append(Refusal(item.id, "it was not indexed from a picture, so there is none to read again"))
             continue
-        metadata = {name: value for name, value in item.metadata.items() if name != SOURCE_KEY}
-        by_root.setdefault(root, []).append(Picture(item.id, Path(root), uri, metadata))
-    return [Listing(Path(root), pictures, is_whole=False) for root, pictures in by_root.items()], without
+        metadata = {name: value for name, value in _given(item).items() if name != SOURCE_KEY}
+        found.setdefault(source.get(COUNTED, ""), {}).setdefault(root, []).append(Picture(item.id, root, uri, metadata))
+    listings = {
+        counted: [Listing(root, pictures, is_whole=False) for root, pictures in by_root.items()]
+        for counted, by_root in found.items()
+    }
+    return listings, without
 
 
 def _paged(values: Iterable[T]) -> Iterator[list[T]]:

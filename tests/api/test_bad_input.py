@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import random
 import socket
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -14,7 +12,6 @@ import pytest
 
 from tests.api.conftest import picture
 from tests.api.servers import Process
-from tests.hostile import bombs, malformed, mutations, odd, seeds
 
 UNIT = [1.0] + [0.0] * 15
 
@@ -256,32 +253,3 @@ def test_a_body_of_two_lengths_is_refused_and_what_follows_it_is_no_request(proc
     assert told.startswith(b"HTTP/1.1 400 ")
     assert told.count(b"HTTP/1.1") == 1
     assert b"either Content-Length or Transfer-Encoding" in told
-
-
-def statuses(http: httpx.Client, pictures: list[bytes]) -> list[tuple[int, str]]:
-    """How each picture is answered: the status, and the kind of error. Eight are asked for at a time."""
-
-    def status(data: bytes) -> tuple[int, str]:
-        response = http.post("/v1/count", files={"image": data})
-        return response.status_code, response.json().get("type", "").rpartition(":")[2]
-
-    with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(status, pictures))
-
-
-def test_pictures_made_to_break_a_reader_are_refused(http: httpx.Client) -> None:
-    """R8, R9: truncated, of the wrong type, bombs."""
-    bad = {**malformed(), **bombs()}
-    for (name, data), found in zip(bad.items(), statuses(http, list(bad.values())), strict=True):
-        assert found == ((422, "BadImage") if len(data) < 4_000_000 else (413, "TooLarge")), name
-
-
-def test_odd_pictures_are_read(http: httpx.Client) -> None:
-    for name, found in zip(odd(), statuses(http, [one.data for one in odd().values()]), strict=True):
-        assert found == (200, ""), name
-
-
-def test_damaged_pictures_are_read_or_refused_but_never_an_error(http: httpx.Client) -> None:
-    rng = random.Random(0)
-    changed = [one for data in seeds().values() for one in mutations(data, rng, 8)]
-    assert set(statuses(http, changed)) == {(200, ""), (422, "BadImage")}

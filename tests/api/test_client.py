@@ -132,6 +132,8 @@ def answering(*answers: tuple[int, dict[str, str], bytes] | None) -> Iterator[tu
             self.end_headers()
             self.wfile.write(body)
 
+        do_DELETE = do_GET  # noqa: N815, http.server's names
+
         def log_message(self, format: str, *args: object) -> None:
             pass
 
@@ -184,7 +186,8 @@ def test_the_last_refusal_is_raised() -> None:
         ((401, {}, b'{"type": "about:blank", "detail": "key?"}'), AccessDenied, "key?"),
         ((200, {"Content-Type": "text/html"}, b"<html>"), ServerUnreachable, "is this a binsight server"),
         ((200, {}, b'{"other": 1}'), ServerUnreachable, "not as this version expects"),
-        ((404, {}, b"[]"), binsight.errors.WrongUse, "answered 404"),
+        ((404, {}, b"[]"), ServerUnreachable, "want a binsight server"),
+        ((418, {}, b"[]"), binsight.errors.WrongUse, "answered 418"),
         ((500, {}, b'{"type": "urn:binsight:MissingExtra", "detail": "x"}'), binsight.errors.CannotBeDone, "x"),
     ],
 )
@@ -194,6 +197,16 @@ def test_other_answers_are_not_tried_again(
     with answering(answer) as (url, times), Client(url) as client, pytest.raises(error, match=reason.replace("?", r"\?")):
         client.info()
     assert len(times) == 1
+
+
+@pytest.mark.parametrize("body", [b'{"detail": "Not Found"}', b'{"type": "about:blank", "detail": "there is no such route"}'])
+def test_another_server_that_knows_no_such_route_holds_not_no_items(body: bytes) -> None:
+    """Only binsight's own word that an item is unknown means that; any other 404 is an error."""
+    with answering((404, {}, body), (404, {}, body)) as (url, _), Client(url) as client:
+        with pytest.raises(binsight.errors.ServerUnreachable, match="want a binsight server"):
+            client.get(["a"])
+        with pytest.raises(binsight.errors.ServerUnreachable, match="want a binsight server"):
+            client.delete(["a"])
 
 
 def test_the_key_is_sent_and_not_shown(model: Path, shared_cache: Path, tmp_path: Path) -> None:

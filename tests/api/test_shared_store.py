@@ -156,3 +156,22 @@ def test_a_store_that_is_killed_and_paused_50_times_loses_nothing(model: Path, s
         assert load.wrong == []
         assert load.lost(http) == []
         print(f"{len(load.answers)} answers, {sum(n + 1 for n in load.acknowledged.values())} writes")  # noqa: T201
+
+
+def test_a_full_store_refuses_writes_at_once_and_goes_on_reading(model: Path, shared_cache: Path, tmp_path: Path) -> None:
+    with served(model, shared_cache, tmp_path) as (redis, _, http):
+        item = {"vector": UNIT, "metadata": {"n": 1}}
+        http.put("/v1/items/a", json=item).raise_for_status()
+        redis.client().config_set("maxmemory", "1mb")
+        started = time.monotonic()
+        full = http.put("/v1/items/b", json=item)
+        assert time.monotonic() - started < SOON_S
+        assert (full.status_code, full.headers["retry-after"]) == (503, "1")
+        assert "its memory is full" in full.json()["detail"]
+        assert http.get("/v1/items/a").json()["metadata"] == {"n": 1}
+        assert http.post("/v1/search", json={"vector": UNIT}).json()["matches"][0]["id"] == "a"
+        assert health(http) == (200, 200)
+        redis.client().config_set("maxmemory", "0")
+        http.put("/v1/items/b", json=item).raise_for_status()
+        redis.client().execute_command("CLIENT", "PAUSE", "1000", "ALL")  # type: ignore[no-untyped-call]  # slow, not gone
+        assert http.get("/v1/items/b").status_code == 200
