@@ -23,6 +23,7 @@ from binsight.ingest import ingest, list_sources
 from binsight.records import Item
 from binsight.reembed import ReembedReport, reembed, replace_behind
 from binsight.store import VectorStore, open_alias, open_store
+from tests.count_fakes import counting_encoder
 from tests.fakes import MeanColour, by_hand, mean_colour_encoder, paint
 from tests.model_folders import make_binsight_folder
 from tests.redis_server import RedisServer
@@ -92,6 +93,27 @@ def test_run_again_it_follows_what_changed(tmp_path: Path, photos: Path) -> None
         (now,) = target.get(["03.png"])
         assert now is not None
         assert now.metadata["shelf"] == 4
+
+
+def test_a_count_in_the_record_becomes_the_new_models_or_goes(tmp_path: Path, photos: Path) -> None:
+    former, latter = counting_encoder("f" * 64), counting_encoder("b" * 64)
+    with (
+        open_store(tmp_path / "one", create=former.info) as source,
+        open_store(tmp_path / "two", create=latter.info) as target,
+        open_store(tmp_path / "three", create=LATTER.info) as plain,
+    ):
+        ingest(list_sources([str(photos)]), former, source, count_field="seen")
+        (item,) = source.get(["00.png"])
+        assert item is not None
+        assert {"seen", "seen_low", "path"} <= item.metadata.keys()
+        assert reembed(source, target, latter).indexed == 20
+        assert target.get(["00.png"]) == [item]
+        assert reembed(source, target, latter).indexed == 0
+        assert reembed(source, plain, LATTER).indexed == 20
+        (without,) = plain.get(["00.png"])
+        assert without is not None
+        assert "seen" not in without.metadata
+        assert reembed(source, plain, LATTER).indexed == 0
 
 
 def test_what_cannot_be_read_again_is_named_and_keeps_the_alias_unless_told(tmp_path: Path, photos: Path) -> None:
