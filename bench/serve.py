@@ -14,10 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.redis_server import redis_server
 
 from bench.report import Figure, tell
 
@@ -142,6 +144,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("--redis", action="store_true", help="the store is on a Redis of its own in place of a folder")
     parser.add_argument("--port", type=int, default=8377, help="this one and the next are used")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -149,9 +152,11 @@ def main() -> None:
 
     out = io.BytesIO()
     Image.effect_noise((640, 480), 60).convert("RGB").save(out, "JPEG", quality=85)
-    with tempfile.TemporaryDirectory(prefix="binsight-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="binsight-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         url = str(folder / "bench.store")
+        if options.redis:
+            url = stack.enter_context(redis_server(folder / "redis")).url("bench")
         dim, runtime = fill(url, options.model, options.rows)
         vector, picture = folder / "vector.json", folder / "picture.form"
         numbers = np.random.default_rng(1).standard_normal(dim).astype(np.float32)
@@ -164,11 +169,14 @@ def main() -> None:
             Served(options.port, "-c", program, *arguments),
             Served(options.port + 1, "-c", _BARE, str(options.port + 1)),
         )
-        told: dict[str, list[dict[str, Any]]] = {what: [] for what in ("bare", "vector", "one", "four", "sixteen")}
+        told: dict[str, list[dict[str, Any]]] = {
+            what: [] for what in ("bare", "vector", "vector4", "vector16", "one", "four", "sixteen")
+        }
         try:
             for _ in range(options.rounds):
                 told["bare"].append(bare.asked(1, options.seconds, "application/json", vector))
-                told["vector"].append(served.asked(1, options.seconds, "application/json", vector))
+                for what, clients in (("vector", 1), ("vector4", 4), ("vector16", 16)):
+                    told[what].append(served.asked(clients, options.seconds, "application/json", vector))
                 for what, clients in (("one", 1), ("four", 4), ("sixteen", 16)):
                     told[what].append(served.asked(clients, options.seconds, "multipart/form-data; boundary=b", picture))
         finally:
@@ -184,6 +192,10 @@ def main() -> None:
         Figure.median("bare FastAPI route, the same body, p50", p50["bare"], "ms"),
         Figure.median("POST /v1/search by vector, p50", p50["vector"], "ms"),
         Figure.median("P9 the same, less bare route and search", [one - in_process_ms for one in over_bare], "ms", "<= 0.5"),
+        *(
+            Figure.median(f"vector searches a second, {clients} client{'s' * (clients > 1)}", per_s[what], "1/s")
+            for what, clients in (("vector", 1), ("vector4", 4), ("vector16", 16))
+        ),
         Figure.median("decode and model of a photo in process, p50", [alone_ms], "ms"),
         Figure.median("POST /v1/search with a photo, one client, p50", p50["one"], "ms"),
         Figure.median("P9 the same, less decode and model", [one - alone_ms for one in p50["one"]], "ms", "<= 5"),
@@ -192,7 +204,8 @@ def main() -> None:
         Figure.median("photo searches a second, 16 clients", per_s["sixteen"], "1/s"),
         Figure.median("P9 16 clients over one", gains, "x", ">= 1.5"),
     ]  # fmt: skip
-    tell("serve", figures, as_json=options.json, model=options.model, runtime=runtime, rows=options.rows)
+    store = "Redis" if options.redis else "folder"
+    tell("serve", figures, as_json=options.json, model=options.model, runtime=runtime, rows=options.rows, store=store)
 
 
 if __name__ == "__main__":

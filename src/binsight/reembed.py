@@ -146,7 +146,7 @@ class _Job:
     between: Callable[[], None] = lambda: None  # called after every some items
 
     def check_target(self) -> None:
-        """Raise ModelMismatch, and BadSettings where most of the target's items are unknown to the source: they would be deleted."""
+        """Raise ModelMismatch, and BadSettings where most of the target is unknown to the source: it would be deleted."""
         self.target.expect(self.encoder.info)
         held = len(self.target)
         unknown = sum(len(ids) for ids in self._gone()) if held else 0
