@@ -94,6 +94,8 @@ class Decoder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for files in self._doors.values():
+            files.give_up()
         for pool in (self._readers, self._decoders):
             if pool is not None:
                 pool.shutdown(cancel_futures=True)

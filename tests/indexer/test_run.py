@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from pathlib import Path
 
 import pytest
 from indexer.cli import run
+from indexer.display import Display
+from rich.console import Console
 
 from binsight.store import open_store
 from tests import bins
@@ -133,16 +136,24 @@ def test_a_job_told_to_end_says_so_and_goes_on_later(tmp_path: Path, done: Done)
     assert report["indexed"] + report["unchanged"] == 400
 
 
-def test_without_a_terminal_a_line_tells_how_it_stands(parts: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from indexer.display import Display
-    from rich.console import Console
-
-    display = Display(Console(stderr=True, soft_wrap=True), line_every_s=3600)
+def test_without_a_terminal_a_line_tells_how_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    display = Display(line_every_s=0.02)
+    display.progress(2, 5)
+    display.rates.unchanged = 1
+    display.rates.add("encode", 100, 2.0)
     with display:
+        time.sleep(0.2)
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith("2 of 5 done, 1 of them were there already; encode 50/s (")
+    assert first.endswith("bottleneck: encode")
+
+
+def test_on_a_terminal_a_table_marks_the_bottleneck() -> None:
+    out = io.StringIO()
+    with Display(Console(file=out, force_terminal=True, width=100, color_system=None)) as display:
         display.progress(2, 5)
-        display.rates.unchanged = 1
+        display.rates.add("read", 100, 0.5)
         display.rates.add("encode", 100, 2.0)
-        display.tell(display.line())
-    err = capsys.readouterr().err
-    assert err.startswith("2 of 5 done, 1 of them were there already; encode 50/s (")
-    assert err.endswith("bottleneck: encode\n")
+    lines = [line.split() for line in out.getvalue().splitlines()]
+    assert ["read", "100", "200"] in [line[:3] for line in lines]
+    assert any(line[:3] == ["encode", "100", "50"] and "bottleneck" in line for line in lines)

@@ -18,7 +18,7 @@ from binsight.wiring import open_for_indexing
 def index(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE...", help="Folders, pictures, manifests (.csv, .jsonl), s3://BUCKET/PREFIX."),
+        typer.Argument(metavar="SOURCE...", help="Folders, pictures, manifests, s3://BUCKET/PREFIX, abid:FOLDER."),
     ],
     store: Annotated[str, typer.Option("--store", metavar="URL", help="The store to fill; made when it is not there.")],
     model: Annotated[
@@ -58,6 +58,10 @@ def index(
 def _tell(report: IngestReport, store: str, *, quiet: bool) -> None:
     for refusal in report.refused:
         say(f"refused: {refusal.path}: {refusal.error}")
+    for note in report.notes[:20]:
+        say(f"note: {note.path}: {note.error}")
+    if len(report.notes) > 20:
+        say(f"… and {len(report.notes) - 20} more notes")
     for path in report.unlisted[:20]:
         say(f"no row for: {path} (indexed without)")
     if len(report.unlisted) > 20:

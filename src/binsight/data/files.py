@@ -34,6 +34,9 @@ class Files(ABC):
         """How many requests had to be made again so far."""
         return 0
 
+    def give_up(self) -> None:  # noqa: B027, only what makes requests has anything to give up
+        """Try no failed request again: whoever wanted it is gone."""
+
     @abstractmethod
     def names(self, folder: str) -> list[str] | None:
         """Names of the files directly in a folder, sorted; None when there is no such folder."""
@@ -161,6 +164,9 @@ class S3Files(Files):
     @property
     def retries(self) -> int:
         return self._retries.made
+
+    def give_up(self) -> None:
+        self._retries.give_up()
 
     def names(self, folder: str) -> list[str] | None:
         base = f"{self._prefix}/{folder}".rstrip("/")

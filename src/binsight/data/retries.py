@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import TypeVar, final
 
@@ -24,6 +23,7 @@ class Retries:
         self.made = 0
         self._is_final = is_final
         self._lock = threading.Lock()
+        self._given_up = threading.Event()
 
     def call(self, action: Callable[[], T]) -> T:
         """What the action gives; the error of the last of ATTEMPTS when none gives anything."""
@@ -34,8 +34,13 @@ class Retries:
             except Exception as error:
                 if self._is_final(error):
                     raise
-            time.sleep(pause_s)
+            if self._given_up.wait(pause_s):
+                break
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             with self._lock:
                 self.made += 1
         return action()
+
+    def give_up(self) -> None:
+        """Begin no further pause, in no thread: the next attempt is the last one."""
+        self._given_up.set()
