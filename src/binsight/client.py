@@ -221,9 +221,7 @@ def _document_of(response: httpx.Response) -> Any:  # JSON
     name = str(told.get("type", "")).rpartition(":")[2]
     kind = getattr(errors, name if name in _NAMES else _OF_STATUS.get(response.status_code, ""), None)
     if kind is None and response.status_code == 404:
-        raise ServerUnreachable(
-            f"want a binsight server at this URL, but {response.url} is no route of one"
-        )
+        raise ServerUnreachable(f"want a binsight server at this URL, but {response.url} is no route of one")
     if kind is None:
         kind = errors.WrongUse if 400 <= response.status_code < 500 else errors.CannotBeDone
     raise kind(str(told.get("detail") or f"the server answered {response.status_code}"))
