@@ -51,7 +51,11 @@ class Process:
         self._reader.start()
         self.url = ""
         if wait_ready:
-            self.wait_ready()
+            try:
+                self.wait_ready()
+            except BaseException:  # there will be no `with` that ends it
+                self.process.kill()
+                raise
 
     def _read(self) -> None:
         assert self.process.stderr is not None

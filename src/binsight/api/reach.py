@@ -13,6 +13,7 @@ from binsight.errors import StoreUnavailable
 T = TypeVar("T")
 _PATIENCE_S = 0.6  # with a call, before the store is asked whether it is there
 _ANSWER_S = 1.0  # for that question
+_AGAIN_S = 0.2  # for the same once the store is known to be gone; a later answer still counts
 
 
 @final
@@ -39,7 +40,7 @@ class Reach:
     async def check(self) -> None:
         """Raise what keeps the store from answering, HttpProblem 503 where it does not say."""
         question = self._question()
-        await asyncio.wait([question], timeout=_ANSWER_S)
+        await asyncio.wait([question], timeout=_AGAIN_S if self._why_gone else _ANSWER_S)
         if not question.done():
             self._why_gone = self._why_gone or "the store does not answer"
             raise self._gone()
