@@ -138,3 +138,9 @@ def test_a_part_of_a_job_takes_its_own_pictures_only(shelf: Path, encoder: Encod
     reports = [ingest(listings, encoder, store, part=Part(number, 2)) for number in (1, 2)]
     assert sum(report.indexed for report in reports) == 2
     assert passed(encoder) == 2
+
+
+@pytest.mark.parametrize("name", ["a b", "7up", "_source", "x" * 101, "naïve"])
+def test_a_name_that_no_filter_can_say_is_wrong_use(shelf: Path, encoder: Encoder, store: VectorStore, name: str) -> None:
+    with pytest.raises(BadSettings, match="want a name for the count"):
+        load(shelf, encoder, store, name)

@@ -7,12 +7,15 @@ which the model's count stands, so that they are told from the fields that the s
 from __future__ import annotations
 
 import json
+import re
 
 from binsight.data.source import Picture, Stamp
+from binsight.errors import BadSettings
 from binsight.records import Count, Item, Metadata
 from binsight.store.base import SOURCE_KEY
 
 COUNTED = "counted"  # in `_source`
+_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")  # as the filter language has it
 
 
 def source_of(item: Item) -> Metadata:
@@ -38,11 +41,13 @@ def is_of(item: Item, picture: Picture, stamp: Stamp | None) -> bool:
 
 
 def count_names(base: str) -> tuple[str, str, str, str]:
-    """The fields of a count: its value, the calibrated interval, and the mean.
+    """The fields of a count: its value, the calibrated interval, and the mean. Raises BadSettings for what no filter can name.
 
     >>> count_names("seen")
     ('seen', 'seen_low', 'seen_high', 'seen_expected')
     """
+    if not _FIELD.fullmatch(base) or base == SOURCE_KEY:
+        raise BadSettings(f"want a name for the count of letters, digits and _, not first a digit, got {base!r}")
     return base, f"{base}_low", f"{base}_high", f"{base}_expected"
 
 
@@ -55,7 +60,7 @@ def count_fields(base: str, count: Count) -> Metadata:
 def said_by_model(item: Item) -> Metadata:
     """The fields of an item that hold a model's count."""
     base = source_of(item).get(COUNTED)
-    if not isinstance(base, str):
+    if not isinstance(base, str) or not _FIELD.fullmatch(base) or base == SOURCE_KEY:
         return {}
     return {name: item.metadata[name] for name in count_names(base) if name in item.metadata}
 
