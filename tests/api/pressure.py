@@ -140,7 +140,7 @@ def _flood(port: int, clients: int, rate_per_s: float, nice: int, paths: list[st
                 status = _status(connection)
             except OSError as error:
                 status = type(error).__name__
-            if connection is not None and (status == "closed" or not status.isdigit() or not rate_per_s):
+            if connection is not None and status != "200" and not (status == "503" and rate_per_s):
                 connection.close()
                 connection = None
             with lock:

@@ -93,10 +93,10 @@ def test_a_flood_keeps_within_its_memory_and_leaves_others_their_pace(served: Se
 
 @pytest.mark.torture
 def test_five_times_more_than_capacity_leaves_nine_tenths_of_it(served: Served) -> None:
-    """R11: capacity is what 16 clients get who wait for their answers."""
+    """R11: capacity is what 48 clients get who wait for their answers, fewer than there are places."""
     shares: list[float] = []
-    for _ in range(3):
-        with Flood(served.port, served.photo, clients=16, nice=0) as full:
+    for _ in range(2):
+        with Flood(served.port, served.photo, clients=48, nice=0) as full:
             felt(served.port, served.vector, 8)
         capacity = full.statuses["200"] / full.seconds
         with Flood(served.port, served.photo, clients=200, rate_per_s=5 * capacity, nice=0) as over:
@@ -108,4 +108,4 @@ def test_five_times_more_than_capacity_leaves_nine_tenths_of_it(served: Served) 
             f"capacity {capacity:.0f}/s; asked for {sum(over.statuses.values()) / over.seconds:.0f}/s, served {per_s:.0f}/s "
             f"({per_s / capacity:.2f}); refusals took at most {over.longest_refusal_ms:.0f} ms; {dict(over.statuses)}"
         )
-    assert sorted(shares)[1] >= 0.9, shares
+    assert min(shares) >= 0.9, shares

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 import pytest
@@ -93,12 +92,15 @@ class Load:
         return any(status == 503 for _, status, _, _ in self.answers)
 
 
-@contextlib.contextmanager
-def served(model: Path, cache: Path, folder: Path, *options: str) -> Iterator[tuple[RedisServer, Process, httpx.Client]]:
+Served: TypeAlias = tuple[RedisServer, Process, httpx.Client]
+
+
+@pytest.fixture(scope="module")
+def served(model: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A Redis, a server on it, and a client of that."""
     with (
-        redis_server(folder / "redis", *options) as redis,
-        Process("--store", redis.url("served"), "--model", model, cache=cache) as running,
+        redis_server(tmp_path_factory.mktemp("shared") / "redis") as redis,
+        Process("--store", redis.url("served"), "--model", model, cache=shared_cache) as running,
         httpx.Client(base_url=running.url, timeout=60) as http,
     ):
         yield redis, running, http
@@ -140,40 +142,38 @@ def press(running: Process, redis: RedisServer, http: httpx.Client, *, rounds: i
     return load
 
 
-def test_a_store_that_is_killed_or_paused_is_told_at_once_and_found_again(
-    model: Path, shared_cache: Path, tmp_path: Path
-) -> None:
-    with served(model, shared_cache, tmp_path) as (redis, running, http):
-        load = press(running, redis, http, rounds=2, away_s=2.5)
-        assert load.refused_well()
-        assert load.wrong == []
-        assert load.lost(http) == []
+def test_a_store_that_is_killed_or_paused_is_told_at_once_and_found_again(served: Served) -> None:
+    redis, running, http = served
+    load = press(running, redis, http, rounds=2, away_s=2.5)
+    assert load.refused_well()
+    assert load.wrong == []
+    assert load.lost(http) == []
 
 
 @pytest.mark.torture
-def test_a_store_that_is_killed_and_paused_50_times_loses_nothing(model: Path, shared_cache: Path, tmp_path: Path) -> None:
-    with served(model, shared_cache, tmp_path) as (redis, running, http):
-        load = press(running, redis, http, rounds=50, away_s=2.5)
-        assert load.refused_well()
-        assert load.wrong == []
-        assert load.lost(http) == []
-        print(f"{len(load.answers)} answers, {sum(one[:2] == ('PUT', 200) for one in load.answers)} writes")  # noqa: T201
+def test_a_store_that_is_killed_and_paused_50_times_loses_nothing(served: Served) -> None:
+    redis, running, http = served
+    load = press(running, redis, http, rounds=50, away_s=2.5)
+    assert load.refused_well()
+    assert load.wrong == []
+    assert load.lost(http) == []
+    print(f"{len(load.answers)} answers, {sum(one[:2] == ('PUT', 200) for one in load.answers)} writes")  # noqa: T201
 
 
-def test_a_full_store_refuses_writes_at_once_and_goes_on_reading(model: Path, shared_cache: Path, tmp_path: Path) -> None:
-    with served(model, shared_cache, tmp_path) as (redis, _, http):
-        item = {"vector": UNIT, "metadata": {"n": 1}}
-        http.put("/v1/items/a", json=item).raise_for_status()
-        redis.client().config_set("maxmemory", "1mb")
-        started = time.monotonic()
-        full = http.put("/v1/items/b", json=item)
-        assert time.monotonic() - started < SOON_S
-        assert (full.status_code, full.headers["retry-after"]) == (503, "1")
-        assert "its memory is full" in full.json()["detail"]
-        assert http.get("/v1/items/a").json()["metadata"] == {"n": 1}
-        assert http.post("/v1/search", json={"vector": UNIT}).json()["matches"][0]["id"] == "a"
-        assert health(http) == (200, 200)
-        redis.client().config_set("maxmemory", "0")
-        http.put("/v1/items/b", json=item).raise_for_status()
-        redis.client().execute_command("CLIENT", "PAUSE", "1000", "ALL")  # type: ignore[no-untyped-call]  # slow, not gone
-        assert http.get("/v1/items/b").status_code == 200
+def test_a_full_store_refuses_writes_at_once_and_goes_on_reading(served: Served) -> None:
+    redis, _, http = served
+    item = {"vector": UNIT, "metadata": {"n": 1}}
+    http.put("/v1/items/a", json=item).raise_for_status()
+    redis.client().config_set("maxmemory", "1mb")
+    started = time.monotonic()
+    full = http.put("/v1/items/b", json=item)
+    assert time.monotonic() - started < SOON_S
+    assert (full.status_code, full.headers["retry-after"]) == (503, "1")
+    assert "its memory is full" in full.json()["detail"]
+    assert http.get("/v1/items/a").json()["metadata"] == {"n": 1}
+    assert http.post("/v1/search", json={"vector": UNIT}).json()["matches"][0]["id"] == "a"
+    assert health(http) == (200, 200)
+    redis.client().config_set("maxmemory", "0")
+    http.put("/v1/items/b", json=item).raise_for_status()
+    redis.client().execute_command("CLIENT", "PAUSE", "1000", "ALL")  # type: ignore[no-untyped-call]  # slow, not gone
+    assert http.get("/v1/items/b").status_code == 200
