@@ -162,18 +162,18 @@ def test_a_store_that_is_killed_and_paused_50_times_loses_nothing(served: Served
 
 def test_a_full_store_refuses_writes_at_once_and_goes_on_reading(served: Served) -> None:
     redis, _, http = served
-    item = {"vector": UNIT, "metadata": {"n": 1}}
-    http.put("/v1/items/a", json=item).raise_for_status()
+    item = {"vector": UNIT[::-1], "metadata": {"n": 1}}  # another direction than the items of other tests
+    http.put("/v1/items/full/a", json=item).raise_for_status()
     redis.client().config_set("maxmemory", "1mb")
     started = time.monotonic()
-    full = http.put("/v1/items/b", json=item)
+    full = http.put("/v1/items/full/b", json=item)
     assert time.monotonic() - started < SOON_S
     assert (full.status_code, full.headers["retry-after"]) == (503, "1")
     assert "its memory is full" in full.json()["detail"]
-    assert http.get("/v1/items/a").json()["metadata"] == {"n": 1}
-    assert http.post("/v1/search", json={"vector": UNIT}).json()["matches"][0]["id"] == "a"
+    assert http.get("/v1/items/full/a").json()["metadata"] == {"n": 1}
+    assert http.post("/v1/search", json={"vector": UNIT[::-1]}).json()["matches"][0]["id"] == "full/a"
     assert health(http) == (200, 200)
     redis.client().config_set("maxmemory", "0")
-    http.put("/v1/items/b", json=item).raise_for_status()
+    http.put("/v1/items/full/b", json=item).raise_for_status()
     redis.client().execute_command("CLIENT", "PAUSE", "1000", "ALL")  # type: ignore[no-untyped-call]  # slow, not gone
-    assert http.get("/v1/items/b").status_code == 200
+    assert http.get("/v1/items/full/b").status_code == 200
