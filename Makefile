@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/binsight demo --out demo-out
 
 test: $(READY) check
-	$(BIN)/python -m pytest -m "not torture"
+	$(BIN)/python -m pytest -m "not torture" -n 2 --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .
