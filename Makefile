@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/binsight demo --out demo-out
 
 test: $(READY) check
-	$(BIN)/python -m pytest -m "not torture" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not torture" -n 2 --dist worksteal
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -13,12 +13,14 @@ import pytest
 import redis
 import yaml
 
+from binsight.checkpoint import Heads
 from binsight.client import Client
 from binsight.errors import AccessDenied
 from binsight.records import Item
 from tests.api.servers import Process
 from tests.conftest import ROOT
 from tests.fakes import paint
+from tests.model_folders import make_binsight_folder
 from tests.redis_server import RedisServer
 
 SECRETS = {"REDIS_PASSWORD": "pass1", "BINSIGHT_API_KEYS": f"clerk:read+write:{hashlib.sha256(b'key1').hexdigest()}"}
@@ -64,7 +66,10 @@ def test_the_api_answers_from_that_redis_with_that_user_and_keeps_what_it_took(
 ) -> None:
     verb, *arguments = services["api"]["command"]
     assert verb == "serve"
-    there = {"redis:6379": f"127.0.0.1:{server.port}", "0.0.0.0": "127.0.0.1", "models/": f"{ROOT}/models/"}  # noqa: S104
+    model = tmp_path / "small"
+    make_binsight_folder(model, Heads(16, None, None), size=32)
+    assert (ROOT / arguments[arguments.index("--model") + 1] / "config.json").is_file()
+    there = {"redis:6379": f"127.0.0.1:{server.port}", "0.0.0.0": "127.0.0.1", "models/bins-mobilenetv2": str(model)}  # noqa: S104
     for name, here in there.items():
         arguments = [argument.replace(name, here) for argument in arguments]
     keys = services["api"]["environment"]["BINSIGHT_API_KEYS"]

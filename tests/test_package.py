@@ -66,6 +66,7 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
         check=True, capture_output=True,
     )  # fmt: skip
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": lent, "HOME": str(tmp_path)}
+    env |= {name: value for name, value in os.environ.items() if name.startswith("OMP_")}
 
     def run(*arguments: str) -> str:
         found = subprocess.run(arguments, check=True, capture_output=True, text=True, cwd=tmp_path, env=env)

@@ -160,7 +160,7 @@ def test_damaged_features_are_made_again(counts: dict[str, Any], tmp_path: Path,
     start = make_model_folder(tmp_path / "start", size=32)
     whole = settings(counts, tmp_path / "whole", backbone=f"local-dir:{start}", pretrained=True, epochs=1, **freeze)
     train(whole)
-    (file,) = (tmp_path / "cache" / "features").iterdir()
+    (file,) = (tmp_path / "cache" / "features").glob("*.npy")
     sound = np.load(file)
     file.write_bytes(damage(file.read_bytes()))
     train(whole.model_copy(update={"out": tmp_path / "again"}))
