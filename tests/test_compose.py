@@ -61,6 +61,12 @@ def test_only_the_user_of_least_rights_gets_in(server: RedisServer) -> None:
             ours.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
+def test_its_rights_are_those_that_the_documentation_names(services: dict[str, Any]) -> None:
+    line = next(one for one in (ROOT / "docs/redis-rights.md").read_text(encoding="utf-8").splitlines() if "SETUSER" in one)
+    given = [word for word in services["redis"]["command"] if word.startswith(("+", "~")) and word not in ("+@all", "~*")]
+    assert sorted(given) == sorted(word for word in line.split() if word.startswith(("+", "~")))
+
+
 def test_the_api_answers_from_that_redis_with_that_user_and_keeps_what_it_took(
     services: dict[str, Any], server: RedisServer, tmp_path: Path, shared_cache: Path
 ) -> None:

@@ -12,9 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import optuna
 import pytest
@@ -114,6 +116,14 @@ def test_two_processes_finish_exactly_the_trials_of_a_study_together(root: Path,
     assert max(one["trials"]["complete"] for one in told) == 5  # the last to end has seen all
     begun = [err.count("training and") for _, err in ended]
     assert sum(begun) == 5
+
+
+def test_processes_that_begin_at_once_find_no_half_written_folder(tmp_path: Path) -> None:
+    """The second one reads which study the folder is of while the first one writes it."""
+    for turn in range(30):
+        job = cast(tune.TuneJob, SimpleNamespace(out=tmp_path / f"{turn}", study="s"))  # all that is asked of it
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(tune._take_folder, [job] * 8))
 
 
 def test_two_workers_share_a_journal_and_a_killed_ones_trial_is_run_again_by_the_other(root: Path, tmp_path: Path) -> None:

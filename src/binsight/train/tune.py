@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias, final
 
 import torch
 
+from binsight.data.files import write_atomically
 from binsight.data.splits import TRAIN, read_split
 from binsight.errors import BadSettings, BinsightError, CannotBeDone, MissingExtra, TrainingDiverged, WrongUse
 from binsight.train import tune_study
@@ -184,7 +185,7 @@ def _take_folder(job: TuneJob) -> None:
     try:
         (job.out / _TRIALS).mkdir(parents=True, exist_ok=True)
         if not mark.exists():
-            mark.write_text(json.dumps({"study": job.study}) + "\n", encoding="utf-8")
+            write_atomically(mark, json.dumps({"study": job.study}).encode() + b"\n")  # another process may read it meanwhile
         name = json.loads(mark.read_text(encoding="utf-8")).get("study")
     except OSError as error:
         raise CannotBeDone(f"cannot write to {job.out}: {error.strerror or error}; give another --out") from error
