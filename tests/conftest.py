@@ -75,6 +75,16 @@ def redis_8(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture(params=["folder", "redis"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A URL with %s for a name, of folders and of a Redis."""
+    if request.param == "folder":
+        return str(tmp_path / "%s")
+    server: RedisServer = request.getfixturevalue("redis_8")
+    server.client().flushall()
+    return server.url("%s")
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder that takes no file above 64 KiB: a small disk of its own, or where none may be mounted, a limit."""

@@ -46,3 +46,14 @@ def by_hand(colour: tuple[int, int, int]) -> NDArray[np.float64]:
     """The unit vector of a picture of one colour."""
     raw = np.array(colour, dtype=np.float64) + 1
     return raw / np.linalg.norm(raw)
+
+
+def paint_pictures(folder: Path, pictures: int) -> int:
+    """So many pictures, and one that is none for every twenty of them; how many those are."""
+    random = np.random.default_rng(7)
+    for n in range(pictures):
+        red, green, blue = (int(value) for value in random.integers(0, 256, 3))
+        paint(folder / f"{n % 7}/{n}.png", (red, green, blue))
+    for n in range(pictures // 20):
+        (folder / f"bad {n}.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    return pictures // 20

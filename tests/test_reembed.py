@@ -21,7 +21,7 @@ from binsight.encoder import Encoder, load_encoder
 from binsight.errors import BadSettings, CannotBeDone, ModelMismatch, StoreHeld
 from binsight.ingest import ingest, list_sources
 from binsight.records import Item
-from binsight.reembed import ReembedReport, reembed, replace_behind
+from binsight.reembed import reembed, replace_behind
 from binsight.store import VectorStore, open_alias, open_store
 from tests.count_fakes import counting_encoder
 from tests.fakes import MeanColour, by_hand, mean_colour_encoder, paint
@@ -136,6 +136,21 @@ def test_what_cannot_be_read_again_is_named_and_keeps_the_alias_unless_told(tmp_
         assert (report.indexed, len(report.refused)) == (0, 2)
         assert alias.target() == "two"
         assert len(target) == 19
+
+
+def test_an_item_without_a_file_is_never_taken_for_the_same(tmp_path: Path, photos: Path) -> None:
+    """Its record may be equal and its vector, of another picture, not."""
+    with (
+        open_store(tmp_path / "one", create=FORMER.info) as source,
+        open_store(tmp_path / "two", create=LATTER.info) as target,
+    ):
+        fill(source, photos)
+        reembed(source, target, LATTER)
+        for store, picture in ((source, "00.png"), (target, "01.png")):
+            store.upsert([Item("by hand", {"shelf": 1})], store.vectors_of([picture]))
+        report = reembed(source, target, LATTER)
+        assert [refusal.path for refusal in report.refused] == ["by hand"]
+        assert report.unchanged == 20
 
 
 def test_a_target_that_holds_other_things_is_left_alone(tmp_path: Path, photos: Path) -> None:
@@ -286,4 +301,3 @@ def test_the_command_names_the_new_store_by_its_model_and_leaves_a_plain_store_i
     with open_store(plain, read_only=True) as store:
         assert store.info.model.endswith(former)
     assert run(["store", "reembed", plain, "--model", former, "--into", "parts.store"]) == 2
-    assert isinstance(ReembedReport().to_json(), dict)

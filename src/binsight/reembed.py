@@ -6,13 +6,13 @@ held for a moment, brought up to the last of them, and named by the alias in one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from time import monotonic, perf_counter
-from typing import TypeVar, final
+from typing import final
 
 from binsight.data.source import Listing, Picture, Refusal
+from binsight.decoding import batched
 from binsight.encoder import Encoder
 from binsight.errors import BadSettings, CannotBeDone
 from binsight.ingest import IngestReport, ingest
@@ -27,7 +27,6 @@ _TOGETHER = 1000
 _TURNS = 5  # over a store that others change meanwhile
 _FEW = 200  # items that changed during a turn: the rest is sooner read while writes are held
 Progress = Callable[[int, int], None]  # items done, of how many
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +168,7 @@ class _Job:
         indexed = unchanged = deleted = done = 0
         refused: list[Refusal] = []
         total = len(self.source)
-        for items in _paged(self.source.scan()):
+        for items in batched(self.source.scan(), _TOGETHER):
             there = self.target.get([item.id for item in items])
             stale = [item for item, known in zip(items, there, strict=True) if not _is_same(item, known)]
             unchanged += len(items) - len(stale)
@@ -201,7 +200,7 @@ class _Job:
 
     def _gone(self) -> Iterator[list[str]]:
         """Ids of the target that the source does not hold."""
-        for items in _paged(self.target.scan()):
+        for items in batched(self.target.scan(), _TOGETHER):
             ids = [item.id for item in items]
             gone = [one for one, known in zip(ids, self.source.get(ids), strict=True) if known is None]
             if gone:
@@ -209,8 +208,8 @@ class _Job:
 
 
 def _is_same(item: Item, there: Item | None) -> bool:
-    """Whether the target holds an item as it is, but for what a model said of it."""
-    return there is not None and _given(item) == _given(there)
+    """Whether the target holds an item as it is, but for what a model said of it. Of one without a file nobody knows."""
+    return there is not None and bool(source_of(item)) and _given(item) == _given(there)
 
 
 def _given(item: Item) -> Metadata:
@@ -235,9 +234,3 @@ def _listings(items: list[Item]) -> tuple[dict[str, list[Listing]], list[Refusal
         for counted, by_root in found.items()
     }
     return listings, without
-
-
-def _paged(values: Iterable[T]) -> Iterator[list[T]]:
-    rest = iter(values)
-    while page := list(islice(rest, _TOGETHER)):
-        yield page

@@ -48,16 +48,6 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-@pytest.fixture(params=["folder", "redis"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A URL with %s for a name, of folders and of a Redis."""
-    if request.param == "folder":
-        return str(tmp_path / "%s")
-    server: RedisServer = request.getfixturevalue("redis_8")
-    server.client().flushall()
-    return server.url("%s")
-
-
 def answers(encoder: Encoder, url: str, seeds: range) -> dict[int, list[tuple[str, float]]]:
     with open_store(url, read_only=True) as store:
         searcher = Searcher(encoder, store)

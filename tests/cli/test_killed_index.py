@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from binsight.store import open_store
-from tests.fakes import paint
+from tests.fakes import paint_pictures
 
 PROGRAM = "import sys; from binsight.cli import run; sys.exit(run(sys.argv[1:]))"
 ENVIRONMENT = os.environ | {"BINSIGHT_BATCH_SIZE": "8", "BINSIGHT_WORKERS": "4"}
@@ -47,17 +47,6 @@ def state(store: Path | str) -> dict[str, tuple[dict[str, Any], bytes]]:
         items = list(opened.scan())
         vectors: Any = opened.vectors_of([item.id for item in items])
         return {item.id: (item.metadata, row.tobytes()) for item, row in zip(items, vectors, strict=True)}
-
-
-def paint_pictures(folder: Path, pictures: int) -> int:
-    """So many pictures, and one that is none for every twenty of them; how many those are."""
-    random = np.random.default_rng(7)
-    for n in range(pictures):
-        red, green, blue = (int(value) for value in random.integers(0, 256, 3))
-        paint(folder / f"{n % 7}/{n}.png", (red, green, blue))
-    for n in range(pictures // 20):
-        (folder / f"bad {n}.jpg").write_bytes(b"\xff\xd8\xff no picture")
-    return pictures // 20
 
 
 def kill_again_and_again(folder: Path, *, kills: int, pictures: int) -> int:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_killed_index import ENVIRONMENT, PROGRAM, paint_pictures, state
+from tests.cli.test_killed_index import ENVIRONMENT, PROGRAM, state
+from tests.fakes import paint_pictures
 from tests.redis_server import RedisServer, redis_server
 
 

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,7 +15,6 @@ from indexer.cli import run
 from numpy.typing import NDArray
 
 from binsight.store import VectorStore
-from tests.fakes import paint
 
 MODEL = "binsight:colour-layout"
 SMALL_BATCHES = {"BINSIGHT_BATCH_SIZE": "8", "BINSIGHT_WORKERS": "2"}
@@ -57,14 +55,3 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "indexer", *map(str, arguments)]
     given = os.environ | SMALL_BATCHES | environment
     return subprocess.Popen(command, env=given, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def paint_pictures(folder: Path, pictures: int) -> int:
-    """So many pictures of a colour each, and one that is none for every twenty of them; how many those are."""
-    random = np.random.default_rng(7)
-    for n in range(pictures):
-        red, green, blue = (int(value) for value in random.integers(0, 256, 3))
-        paint(folder / f"{n % 7}/{n}.png", (red, green, blue))
-    for n in range(pictures // 20):
-        (folder / f"bad {n}.jpg").write_bytes(b"\xff\xd8\xff no picture")
-    return pictures // 20

@@ -16,7 +16,8 @@ import pytest
 from indexer.cli import run
 
 from binsight.store import open_store
-from tests.indexer.jobs import MODEL, SMALL_BATCHES, assert_alike, paint_pictures, state
+from tests.fakes import paint_pictures
+from tests.indexer.jobs import MODEL, SMALL_BATCHES, assert_alike, state
 from tests.redis_server import RedisServer, redis_server
 
 

@@ -16,7 +16,8 @@ from indexer.cli import run
 from indexer.shards import Shards
 
 from binsight.store import VectorStore, open_store
-from tests.indexer.jobs import MODEL, SMALL_BATCHES, Done, assert_alike, done_with, paint_pictures, start, state
+from tests.fakes import paint_pictures
+from tests.indexer.jobs import MODEL, SMALL_BATCHES, Done, assert_alike, done_with, start, state
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from binsight.data.part import Part
 from binsight.errors import BadSettings
 from binsight.store import open_store
 from tests import bins
-from tests.fakes import paint
-from tests.indexer.jobs import MODEL, Done, assert_alike, paint_pictures, state
+from tests.fakes import paint, paint_pictures
+from tests.indexer.jobs import MODEL, Done, assert_alike, state
 
 
 def test_every_id_is_in_exactly_one_part() -> None:

@@ -18,8 +18,8 @@ from binsight.data.part import Part
 from binsight.errors import BadSettings, ModelMismatch, StoreDamaged, StoreLocked, StoreReadOnly, UnknownItem
 from binsight.records import Item, StoreInfo
 from binsight.store import VectorStore, open_store
-from tests.fakes import paint
-from tests.indexer.jobs import MODEL, Done, assert_alike, paint_pictures, state
+from tests.fakes import paint, paint_pictures
+from tests.indexer.jobs import MODEL, Done, assert_alike, state
 from tests.redis_server import redis_server
 
 INFO = StoreInfo(dim=4, fingerprint="a" * 64, model="test-model")

@@ -25,16 +25,6 @@ def rows_of(n: int, seed: int = 1) -> Vectors:
     return normalise(np.random.default_rng(seed).standard_normal((n, DIM)))
 
 
-@pytest.fixture(params=["folder", "redis"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A URL with %s for a name, of folders and of a Redis."""
-    if request.param == "folder":
-        return str(tmp_path / "%s")
-    server: RedisServer = request.getfixturevalue("redis_8")
-    server.client().flushall()
-    return server.url("%s")
-
-
 def make(url: str, item: str) -> None:
     with open_store(url, create=INFO) as store:
         store.upsert([Item(item)], rows_of(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -46,21 +47,23 @@ def alias(
 
 
 def _move(name: Alias, former: str | None, target: str) -> None:
-    with open_store(name.url_of(target)) as new:
-        if former is None:
+    with ExitStack() as stack:
+        new = stack.enter_context(open_store(name.url_of(target)))
+        old = None
+        if former is not None:
+            with suppress(NotAStore):  # it was deleted
+                old = stack.enter_context(open_store(name.url_of(former)))
+        if old is None:
             new.release_writes()
             name.point_at(target)
             return
+        old.hold_writes(f"it was replaced by {target}; write to that, or to its alias")
         try:
-            old = open_store(name.url_of(former))
-        except NotAStore:  # it was deleted
-            new.release_writes()
-            name.point_at(target)
-            return
-        with old:
-            old.hold_writes(f"it was replaced by {target}; write to that, or to its alias")
             new.hold_writes("it has just taken the place of another store; try again", for_s=FOLLOW_S)
             name.point_at(target)
+        except BaseException:
+            old.release_writes()
+            raise
 
 
 def reembed_store(
