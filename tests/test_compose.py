@@ -105,7 +105,10 @@ def check_app(service: dict[str, Any], api: str, cache: Path) -> None:
     verb, *arguments = service["command"]
     assert verb == "app"
     here = [argument.replace("http://api:8000", api).replace("0.0.0.0", "127.0.0.1") for argument in arguments]  # noqa: S104
-    with started(*here, cache=cache, **service["environment"]) as (_, url, _), httpx.Client(base_url=url, timeout=60) as visitor:
+    with (
+        started(*here, cache=cache, **service["environment"]) as (_, url, _),
+        httpx.Client(base_url=url, timeout=60) as visitor,
+    ):
         assert visitor.get("/config").status_code == 401
         assert visitor.post("/login", data={"username": "me", "password": "word1"}).status_code == 200
         assert visitor.get("/config").status_code == 200

@@ -9,8 +9,8 @@ from binsight.records import Count
 def disagreement(count: Count, recorded: int) -> float:
     """1 − P(recorded), from 0 (the picture shows what is recorded, for certain) to 1 (it cannot).
 
-    recorded: the quantity in the books, at least 0. The model does not tell counts above its max_count apart, so for these it is
-    1 − P(more than max_count): the least disagreement that may be. Raises BadSettings for what is no quantity.
+    recorded: the quantity in the books, at least 0. The model does not tell counts above its max_count apart, so for these it
+    is 1 − P(more than max_count): the least disagreement that may be. Raises BadSettings for what is no quantity.
 
     >>> round(disagreement(Count(2, 1.7, (0.1, 0.2, 0.6), 0.1, 1, 2), 2), 3)
     0.4

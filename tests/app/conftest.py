@@ -27,7 +27,10 @@ STOCK: dict[str, tuple[tuple[int, int, int], str]] = {
     "RAM-2": ((160, 60, 40), "ram,1,B2,fresh"),
     "FAN-1": ((30, 200, 30), "fan,7,A1,old"),
     "DISK-1": ((30, 30, 200), "disk,2,C3,old"),
-    "<b>BOLD</b>": ((120, 120, 30), "<script>document.title='hacked'</script>,3,C3,${document.title='hacked'} {{value}} ![x](http://elsewhere.example/x.png)"),
+    "<b>BOLD</b>": (
+        (120, 120, 30),
+        "<script>document.title='hacked'</script>,3,C3,${document.title='hacked'} {{value}} ![x](http://elsewhere.example/x.png)",
+    ),
 }
 
 

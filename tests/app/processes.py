@@ -16,7 +16,7 @@ from typing import IO
 def started(
     *arguments: str | Path, cache: Path, program: Path | None = None, **told: str
 ) -> Iterator[tuple[subprocess.Popen[str], str, IO[str]]]:
-    """The process, its URL, and what it writes to stderr after it. program: a script in place of the command. told: environment."""
+    """The process, its URL, and what it writes to stderr after it. program: a script in place of the command."""
     code = [program] if program is not None else ["-c", "from binsight.cli import main; main()", "app"]
     process = subprocess.Popen(
         [sys.executable, *code, *arguments, "--port", "0"],

@@ -1,4 +1,4 @@
-"""The screens over a store of painted pictures, with the model whose answers one can compute: python -m tests.app.shown_store STORE [WORD].
+"""Screens over a store, with the model whose answers one can compute: python -m tests.app.shown_store STORE [PASSWORD].
 
 A process of its own: Gradio leaves event loops and sockets to the collector, which the tests' own process takes for errors.
 """

@@ -17,8 +17,9 @@ from tests.fakes import paint
 
 
 def count_of(path: str) -> Count:
-    (count,) = counting_encoder().encode([path]).counts or ()
-    return count
+    counts = counting_encoder().encode([path]).counts
+    assert counts is not None
+    return counts[0]
 
 
 def pictures(root: Path, told: dict[str, tuple[int, object]]) -> list[Picture]:

@@ -26,7 +26,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "parts.store"
 
 
-def test_it_shows_a_store_until_it_is_told_to_end_and_leaves_nothing_behind(store: Path, shared_cache: Path, tmp_path: Path) -> None:
+def test_it_shows_a_store_until_it_is_told_to_end_and_leaves_nothing_behind(
+    store: Path, shared_cache: Path, tmp_path: Path
+) -> None:
     with started("--store", store, cache=shared_cache, TMPDIR=str(tmp_path)) as (process, url, errors):
         assert "binsight" in httpx.get(url, timeout=60).text
         assert list(tmp_path.iterdir())
@@ -53,12 +55,17 @@ def test_it_shows_what_a_server_holds(store: Path, shared_cache: Path) -> None:
         (("--store", "a", "--api", "http://127.0.0.1:1"), 2, "want either --store URL"),
         (("--api", "http://127.0.0.1:1", "--model", "m"), 2, "--model goes with --store"),
         (("--store", "gone.store"), 2, "gone.store"),
-        (("--store", "a", "--host", "0.0.0.0"), 2, "without a password the app listens on 127.0.0.1 only"),
+        (("--store", "a", "--host", "::"), 2, "without a password the app listens on 127.0.0.1 only"),
         (("--api", "http://127.0.0.1:1", "--port", "0"), 3, "cannot be reached"),
     ],
 )
 def test_what_keeps_it_from_starting_is_told(
-    arguments: tuple[str, ...], code: int, told: str, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: tuple[str, ...],
+    code: int,
+    told: str,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(["app", *arguments]) == code

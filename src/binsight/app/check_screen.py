@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 
 import gradio as gr
+from gradio.components import Component
 
 from binsight.app.backend import Backend
 from binsight.app.bundle import Upload, open_bundle
 from binsight.app.checking import COLUMNS, Checked, by_disagreement, checked, csv_text, quantity_column, said_of_check
-from binsight.app.components import PRIVATE, PhotoFiles, Updates, spoken
+from binsight.app.components import PRIVATE, Updates, files, spoken
 from binsight.app.markup import said, table
 from binsight.app.photo import read_photo
 from binsight.app.thumbnails import Thumbnail, small
@@ -26,16 +27,17 @@ _ASK = (
 
 
 class CheckScreen:
-    """The widgets of the tab, and what happens between them. cache: where the table lies until it is downloaded."""
+    """The widgets of the tab, and what happens between them.
 
-    def __init__(self, backend: Backend, cache: Path) -> None:
-        self._backend, self._cache = backend, cache
+    shown: a folder of what visitors may load, for the table. work: one of what they may not, to unpack in.
+    """
+
+    def __init__(self, backend: Backend, shown: Path, work: Path) -> None:
+        self._backend, self._shown, self._work = backend, shown, work
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                self._files = PhotoFiles(
-                    label="A zip archive, or photos and their manifest", file_count="multiple", height=160, elem_id="check-files"
-                )
-                self._folder = PhotoFiles(label="Or a folder", file_count="directory", height=160, elem_id="check-folder")
+                self._files = files("A zip archive, or photos and their manifest", "check-files")
+                self._folder = files("Or a folder", "check-folder", folder=True)
                 self._column = gr.Textbox(
                     label="Name of the column with the recorded quantity", placeholder="quantity, count, …", max_length=200,
                     elem_id="check-column",
@@ -47,26 +49,27 @@ class CheckScreen:
                 self._download = gr.DownloadButton("Download the table (CSV)", visible=False, elem_id="check-csv")
                 self._gallery = gr.Gallery(
                     label="The photos, in the same order", columns=4, object_fit="contain", height="auto", visible=False,
-                    elem_id="check-photos",
+                    buttons=[], elem_id="check-photos",
                 )  # fmt: skip
-        answers = [self._status, self._rows, self._download, self._gallery]
+        answers: list[Component] = [self._status, self._rows, self._download, self._gallery]
         check = spoken(self._check, *answers)
         gr.on(
-            [self._files.upload, self._folder.upload, self._go.click], check, [self._files, self._folder, self._column], answers,
+            [self._files.upload, self._folder.upload, self._go.click], check,
+            [self._files, self._folder, self._column], answers,
             show_progress_on=self._status, concurrency_limit=1, **PRIVATE,
         )  # fmt: skip
 
     def _check(
         self,
-        files: list[Upload],
+        sent: list[Upload],
         folder: list[Upload],
         column: str | None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008, how Gradio is asked for one
     ) -> Updates:
-        if not files and not folder:
+        if not sent and not folder:
             return {self._status: said(_ASK)}
-        with TemporaryDirectory(prefix="binsight-check-") as into:
-            listing = open_bundle([*files, *folder], Path(into))
+        with TemporaryDirectory(dir=self._work) as into:
+            listing = open_bundle([*sent, *folder], Path(into))
             name = quantity_column(listing.pictures, column or "")
             answers = []
             for answer in checked(listing.pictures, name, self._count):
@@ -74,15 +77,16 @@ class CheckScreen:
                 progress((len(answers), len(listing.pictures)), desc="counting", unit="photos")
             found = by_disagreement(one for one in answers if isinstance(one, Checked))
             refused = [*listing.refused, *(one for one in answers if isinstance(one, Refusal))]
-            pictures = [(_shown(one), f"{one.id}: recorded {one.recorded}, seen {one.count.value}") for one in found[:MOST_PICTURES]]
+            pictures = [
+                (_shown(one), f"{one.id}: recorded {one.recorded}, seen {one.count.value}") for one in found[:MOST_PICTURES]
+            ]
         return self._answered(found, refused, pictures)
 
     def _count(self, path: str) -> Count:
         return self._backend.count(read_photo(path))
 
     def _answered(self, found: Sequence[Checked], refused: Sequence[Refusal], pictures: list[tuple[Thumbnail, str]]) -> Updates:
-        with TemporaryDirectory(dir=self._cache, prefix="table-", delete=False) as folder:
-            file = Path(folder) / "disagreement.csv"
+        file = Path(mkdtemp(dir=self._shown, prefix="table-")) / "disagreement.csv"
         file.write_text(csv_text(found, refused), encoding="utf-8")
         return {
             self._status: said(said_of_check(found, refused)),

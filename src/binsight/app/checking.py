@@ -52,14 +52,16 @@ def quantity_column(pictures: Sequence[Picture], asked_for: str) -> str:
     wanted = [asked_for.strip()] if asked_for.strip() else [name for name in QUANTITY_NAMES if name in names]
     if not wanted or wanted[0] not in names:
         told = ", ".join(names[:20]) or "none beside path"
-        what = f"a column {asked_for.strip()!r}" if asked_for.strip() else f"a column {', '.join(QUANTITY_NAMES[:3])}, or a name for it"
+        what = (
+            f"a column {asked_for.strip()!r}"
+            if asked_for.strip()
+            else f"a column {', '.join(QUANTITY_NAMES[:3])}, or a name for it"
+        )
         raise BadSource(f"want {what} in the manifest, with the recorded quantity; its columns are: {told}")
     return wanted[0]
 
 
-def checked(
-    pictures: Iterable[Picture], column: str, count_of: Callable[[str], Count]
-) -> Iterator[Checked | Refusal]:
+def checked(pictures: Iterable[Picture], column: str, count_of: Callable[[str], Count]) -> Iterator[Checked | Refusal]:
     """Each picture in turn, against what its row says. count_of: of the photo at a path; it may raise BadImage."""
     for picture in pictures:
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import gradio as gr
+from gradio.components import Component
 from gradio.data_classes import FileData, ImageData, ListFiles
 
 from binsight.app.bundle import Upload
@@ -20,36 +21,36 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # of an event: no API o
 QUIET: dict[str, Any] = PRIVATE | {"show_progress": "hidden"}
 
 
-class Photo(gr.Image):
-    """An upload, a paste or a camera's picture, handed over as the path of its file.
+def photo(label: str, elem_id: str) -> gr.Image:
+    """Where a photo is chosen, pasted or taken; handlers are given the path of its file.
 
-    Gradio's own would open it with Pillow first; a visitor's bytes reach no decoder but `images`.
+    Gradio's own would open it with Pillow first; a visitor's bytes reach no decoder but `images`. No subclass, since beside the
+    source of each Gradio writes a file of stubs.
     """
-
-    is_template = True  # Gradio: shown by the component of the class above, whose constructor it must have
-
-    def preprocess(self, payload: ImageData | None) -> str | None:
-        return payload.path if payload is not None else None
-
-
-class PhotoFiles(gr.File):
-    """Several uploads, handed over with the names that the visitor gave them; none is opened."""
-
-    is_template = True
-
-    def preprocess(self, payload: ListFiles | FileData | None) -> list[Upload]:
-        files = [] if payload is None else list(payload) if isinstance(payload, ListFiles) else [payload]
-        return [Upload(Path(file.path), file.orig_name or Path(file.path).name) for file in files]
-
-
-def photo(label: str, elem_id: str) -> Photo:
-    """Where a photo is chosen, pasted or taken."""
     sources: list[Literal["upload", "webcam", "clipboard"]] = ["upload", "webcam", "clipboard"]
     back = gr.WebcamOptions(mirror=False, constraints={"video": {"facingMode": {"ideal": "environment"}}})
-    return Photo(label=label, type="filepath", sources=sources, height=300, webcam_options=back, elem_id=elem_id)
+    made = gr.Image(label=label, type="filepath", sources=sources, height=300, webcam_options=back, elem_id=elem_id)
+    made.preprocess = _path_of  # type: ignore[method-assign]
+    return made
 
 
-def spoken(act: Callable[..., Updates], status: gr.HTML, *emptied: gr.components.Component) -> Callable[..., Updates]:
+def files(label: str, elem_id: str, *, folder: bool = False) -> gr.File:
+    """Where several files are chosen, or a folder; handlers are given a list of `Upload`, and none was opened."""
+    made = gr.File(label=label, file_count="directory" if folder else "multiple", height=160, elem_id=elem_id)
+    made.preprocess = _uploads_of  # type: ignore[assignment, method-assign]
+    return made
+
+
+def _path_of(payload: ImageData | None) -> str | None:
+    return payload.path if payload is not None else None
+
+
+def _uploads_of(payload: ListFiles | FileData | None) -> list[Upload]:
+    found = [] if payload is None else payload.root if isinstance(payload, ListFiles) else [payload]
+    return [Upload(Path(file.path), file.orig_name or Path(file.path).name) for file in found]
+
+
+def spoken(act: Callable[..., Updates], status: Component, *emptied: Component) -> Callable[..., Updates]:
     """The same handler; what it raises becomes a sentence in `status`, and `emptied` lose what they showed before."""
 
     @functools.wraps(act)

@@ -96,6 +96,12 @@ def _literals(line: Line, value: str, kind: Kind) -> list[str]:
 
 def _is_number(text: str) -> bool:
     try:
-        return isinstance(json.loads(text), int | float) and text.strip() not in ("true", "false", "NaN", "Infinity", "-Infinity")
+        return isinstance(json.loads(text), int | float) and text.strip() not in (
+            "true",
+            "false",
+            "NaN",
+            "Infinity",
+            "-Infinity",
+        )
     except ValueError:
         return False

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 import pandas as pd
+from gradio.components import Component
 
 from binsight.app.backend import Backend
 from binsight.app.components import PRIVATE, Updates, photo, spoken
@@ -35,24 +36,24 @@ class CountScreen:
                 self._crop = CropControls(self._photo, self._status, "count")
                 with gr.Row():
                     self._id = gr.Textbox(label="Its id in the store", max_length=512, min_width=120, elem_id="count-id")
-                    self._recorded = gr.Number(
-                        label="Or the recorded quantity", value=None, precision=0, minimum=0, min_width=120, elem_id="count-recorded"
+                    self._recorded = gr.Textbox(  # gr.Number has no empty one: it says 0
+                        label="Or the recorded quantity", max_length=9, min_width=120, elem_id="count-recorded"
                     )
                 self._go = gr.Button("Count", variant="primary", elem_id="count-go")
-                rows = [[str(path), recorded] for path, recorded in examples]
-                gr.Examples(rows, [self._photo, self._recorded], label="Try one of these", cache_examples=False)
             with gr.Column(scale=3, min_width=300):
                 self._books = gr.HTML("", elem_id="count-books")
                 self._plot = gr.BarPlot(
-                    x="items", y="probability", color="which", sort=None, y_lim=[0, 1], visible=False, height=260,
-                    color_map={"recorded": "#b45309", "not recorded": "#3f74bd"}, elem_id="count-plot",
+                    x="items", y="probability", color="which", color_title="in the books", y_lim=[0, 1], visible=False,
+                    height=260, color_map={"recorded": "#b45309", "not recorded": "#3f74bd"}, elem_id="count-plot",
                 )  # fmt: skip
                 self._record = gr.HTML("", elem_id="count-record")
+        rows = [[str(path), str(recorded)] for path, recorded in examples]
+        gr.Examples(rows, [self._photo, self._recorded], label="Try one of these", cache_examples=False)
         self._connect()
 
     def _connect(self) -> None:
         asked = [self._photo, *self._crop.edges, self._id, self._recorded]
-        answers = [self._status, self._books, self._plot, self._record]
+        answers: list[Component] = [self._status, self._books, self._plot, self._record]
         count = spoken(self._count, *answers)
         gr.on([self._go.click, self._id.submit, self._recorded.submit], count, asked, answers, **PRIVATE)
         for event in self._crop.events:
@@ -70,14 +71,15 @@ class CountScreen:
             self._record: fields(record_rows(item), f"The record of {item.id}") if item else "",
         }
 
-    def _recorded_of(self, item_id: str | None, typed: float | None) -> tuple[Item | None, int | None]:
+    def _recorded_of(self, item_id: str | None, typed: str | None) -> tuple[Item | None, int | None]:
         """The record, where an id was given, and the quantity: the one that was typed, else the record's."""
         told = item_id.strip() if item_id else ""
         item = self._backend.item(told) if told else None
         if told and item is None:
             raise UnknownItem(f"the store holds no item {told}")
-        if typed is not None:
-            return item, checked_quantity(typed)
+        if typed and typed.strip():
+            text = typed.strip()
+            return item, checked_quantity(int(text) if text.isdecimal() else text)
         name = self._surveys.current().quantity_name
         value = item.metadata.get(name) if item is not None and name is not None else None
         return item, None if value is None else checked_quantity(value)

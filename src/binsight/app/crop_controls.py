@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from binsight.app.components import QUIET, Photo, Updates, spoken
+from binsight.app.components import QUIET, Updates, spoken
 from binsight.app.photo import Crop, around, read_photo, size_of
 from binsight.app.thumbnails import small
 
@@ -17,7 +17,7 @@ class CropControls:
     events: another photo, a tap, the whole photo again; each with the edges set already, so that `then` may use them.
     """
 
-    def __init__(self, photo: Photo, status: gr.HTML, name: str) -> None:
+    def __init__(self, photo: gr.Image, status: gr.HTML, name: str) -> None:
         with gr.Accordion("Crop: tap the part in the photo, or move the edges", open=False, elem_id=f"{name}-crop"):
             self.edges = [
                 gr.Slider(0, 100, value=value, step=0.1, label=label, elem_id=f"{name}-edge-{number}")

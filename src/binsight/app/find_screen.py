@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from binsight.app.backend import Backend
 from binsight.app.components import PRIVATE, QUIET, Updates, photo, spoken
@@ -37,18 +38,23 @@ class FindScreen:
                 self._crop = CropControls(self._photo, self._status, "find")
                 self._build_choices()
                 self._search = gr.Button("Find", variant="primary", elem_id="find-go")
-                gr.Examples([[str(path)] for path in examples], self._photo, label="Try one of these", cache_examples=False)
             with gr.Column(scale=3, min_width=300):
                 self._build_answers()
+        gr.Examples([[str(path)] for path in examples], self._photo, label="Try one of these", cache_examples=False)
         self._connect()
 
     def _build_choices(self) -> None:
         with gr.Accordion("How many, how near, and which", open=False, elem_id="find-choices"):
             self._k = gr.Slider(1, MOST_SHOWN, value=12, step=1, label="How many to show", elem_id="find-k")
-            self._cut = gr.Slider(-1, 1, value=0, step=0.01, label="Score cut-off (1: the same picture)", elem_id="find-cut-off")
+            self._cut = gr.Slider(
+                -1, 1, value=0, step=0.01, label="Score cut-off (1: the same picture)", elem_id="find-cut-off"
+            )
             self._lines = [self._build_line(number) for number in range(1, _LINES + 1)]
             self._typed = gr.Textbox(
-                label="Or a filter in words", placeholder='quantity >= 2 and shelf in ("A1", "A2")', max_length=4000, elem_id="find-where"
+                label="Or a filter in words",
+                placeholder='quantity >= 2 and shelf in ("A1", "A2")',
+                max_length=4000,
+                elem_id="find-where",
             )
 
     def _build_line(self, number: int) -> tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown]:
@@ -56,13 +62,19 @@ class FindScreen:
             name = gr.Dropdown([], label=f"Field {number}", value=None, min_width=90, elem_id=f"find-field-{number}")
             test = gr.Dropdown(list(TESTS), label="Test", value=TESTS[0], min_width=90, elem_id=f"find-test-{number}")
             values = gr.Dropdown(
-                [], label="Value", value=[], multiselect=True, allow_custom_value=True, min_width=120, elem_id=f"find-value-{number}"
+                [],
+                label="Value",
+                value=[],
+                multiselect=True,
+                allow_custom_value=True,
+                min_width=120,
+                elem_id=f"find-value-{number}",
             )
         return name, test, values
 
     def _build_answers(self) -> None:
         self._gallery = gr.Gallery(
-            label="What looks like it", columns=4, object_fit="contain", height="auto", allow_preview=False,
+            label="What looks like it", columns=4, object_fit="contain", height="auto", allow_preview=False, buttons=[],
             elem_id="find-matches",
         )  # fmt: skip
         self._shown = gr.State([])
@@ -75,7 +87,15 @@ class FindScreen:
     def _connect(self) -> None:
         choices = [self._k, self._cut, self._typed, *(one for line in self._lines for one in line)]
         asked = [self._photo, *self._crop.edges, *choices]
-        answers = [self._status, self._gallery, self._shown, self._chosen, self._record, self._like, self._rows]
+        answers: list[Component] = [
+            self._status,
+            self._gallery,
+            self._shown,
+            self._chosen,
+            self._record,
+            self._like,
+            self._rows,
+        ]
         find = spoken(self._find, self._status, self._gallery)
         shown_on: dict[str, Any] = PRIVATE | {"show_progress_on": self._gallery}
         gr.on([self._search.click, self._typed.submit], find, asked, answers, **shown_on)

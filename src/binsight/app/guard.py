@@ -1,6 +1,6 @@
 """What stands before Gradio: it turns away requests that are too large, or that another website made the browser send.
 
-And it tells the browser to load nothing from elsewhere, so that the screens work without a network and nobody is told of a visit.
+And it tells the browser to load nothing from elsewhere: the screens work without a network, and nobody is told of a visit.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Crop:
         return self == Crop()
 
 
-def read_photo(path: str, crop: Crop = Crop()) -> ImageLike:  # noqa: B008, a frozen record
+def read_photo(path: str, crop: Crop = Crop()) -> ImageLike:
     """What a model is given: the file's own bytes, or the pixels of a part of it.
 
     Raises BadImage for what is no picture or too large, BadSettings for a crop that leaves nothing.

@@ -28,7 +28,7 @@ _TIMEOUT_S, _RETRIES = 30.0, 1  # of a server that is asked: somebody waits
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where answers come from: a store and a model, or the URL of a server, with its key and what its certificate is checked by."""
+    """Where answers come from: a store and a model, or the URL of a server with its key, and certificates to trust."""
 
     store: str | None = None
     model: str | None = None
@@ -94,18 +94,21 @@ def make_server(backend: Backend, cache: Path, password: str | None, *, is_local
 
     is_local: whether only calls to this machine by its own names are answered. Raises MissingExtra.
     """
+    shown, work = cache / "shown", cache / "work"
+    for folder in (shown, work):
+        folder.mkdir()
     # Gradio reads its environment when it is imported: no telemetry, no other folder than ours.
-    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(cache)}
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(shown)}
     try:
         import gradio  # noqa: F401
         import uvicorn
     except ImportError as error:
         raise MissingExtra(error.name or "gradio", extra="app") from error
     from binsight.app.guard import Guard
-    from binsight.app.screens import mounted
+    from binsight.app.screens import build, mounted
 
     check = None if password is None else lambda _, word: hmac.compare_digest(word.encode(), password.encode())
-    app = Guard(mounted(backend, cache, check), cache=cache, is_local=is_local)
+    app = Guard(mounted(build(backend, shown, work), check), cache=cache, is_local=is_local)
     return uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, lifespan="on", ws="none"))
 
 

@@ -15,7 +15,7 @@ from binsight.app.count_screen import CountScreen
 from binsight.app.examples import draw_bins, draw_parts
 from binsight.app.find_screen import FindScreen
 from binsight.app.store_screen import StoreScreen
-from binsight.app.style import CSS, theme
+from binsight.app.style import CSS, HEAD, theme
 from binsight.app.surveys import Surveys
 
 _MOST_WAITING = 64  # questions that wait; one more is told to come again
@@ -25,12 +25,13 @@ _SWEEP_S, _KEPT_S = 600, 3600  # of the cache: how often it is looked through, a
 Check = Callable[[str, str], bool]  # (name, password)
 
 
-def build(backend: Backend, cache: Path) -> gr.Blocks:
-    """The page. cache: a folder for what is shown, which ends with the process."""
+def build(backend: Backend, shown: Path, work: Path) -> gr.Blocks:
+    """The page. shown: Gradio's cache, which visitors load from. work: a folder that they do not."""
     surveys = Surveys(backend)
-    pictures = cache / "examples"
+    pictures = work / "examples"
     pictures.mkdir()
-    with gr.Blocks(title="binsight", analytics_enabled=False, delete_cache=(_SWEEP_S, _KEPT_S)) as page:
+    page = gr.Blocks(title="binsight", analytics_enabled=False, delete_cache=(_SWEEP_S, _KEPT_S))
+    with page:
         gr.HTML("<h1>binsight</h1><p>What is it, how many are in it, and do the books agree?</p>", elem_id="title")
         with gr.Tabs():
             with gr.Tab("Find a part", id="find"):
@@ -38,19 +39,21 @@ def build(backend: Backend, cache: Path) -> gr.Blocks:
             with gr.Tab("Count a bin", id="count"):
                 CountScreen(backend, surveys, draw_bins(pictures))
             with gr.Tab("Check many", id="check"):
-                CheckScreen(backend, cache)
+                CheckScreen(backend, shown, work)
             with gr.Tab("The store", id="store") as tab:
                 store = StoreScreen(backend, surveys)
         tab.select(store.opened, None, store.outputs, **QUIET)
         page.load(find.offered, None, find.names, **QUIET)
-    return page.queue(max_size=_MOST_WAITING, default_concurrency_limit=_AT_ONCE, api_open=False)
+    page.queue(max_size=_MOST_WAITING, default_concurrency_limit=_AT_ONCE, api_open=False)
+    return page
 
 
-def mounted(backend: Backend, cache: Path, check: Check | None) -> FastAPI:
-    """The page as an application. check: whether a visitor may look; None lets all in."""
-    return gr.mount_gradio_app(
-        FastAPI(openapi_url=None),
-        build(backend, cache),
+def mounted(page: gr.Blocks, check: Check | None) -> FastAPI:
+    """A page as an application. check: whether a visitor may look; None lets all in."""
+    app = FastAPI(openapi_url=None)
+    gr.mount_gradio_app(
+        app,
+        page,
         path="/",
         auth=check,
         max_file_size="256mb",
@@ -62,4 +65,6 @@ def mounted(backend: Backend, cache: Path, check: Check | None) -> FastAPI:
         footer_links=[],
         theme=theme(),
         css=CSS,
+        head=HEAD,
     )
+    return app

@@ -50,7 +50,9 @@ class StoreScreen:
 
 
 def _gallery(label: str, name: str) -> gr.Gallery:
-    return gr.Gallery(label=label, columns=6, object_fit="contain", height="auto", allow_preview=False, elem_id=name)
+    return gr.Gallery(
+        label=label, columns=4, object_fit="contain", height="auto", allow_preview=False, buttons=[], elem_id=name
+    )
 
 
 def _pictures(items: Sequence[Item]) -> list[tuple[Thumbnail, str]]:

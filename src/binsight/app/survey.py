@@ -73,7 +73,7 @@ class _Seen:
 
 
 def survey_of(items: Iterable[Item], total: int, chance: random.Random, *, shown: int = 12, most: int = MOST_ITEMS) -> Survey:
-    """Read at most so many items, each once. shown: how many are sampled, and how many are the newest (by their files' times)."""
+    """Read at most so many items. shown: how many are sampled, and how many are the newest (by their files' times)."""
     seen: dict[str, _Seen] = {}
     sample: list[Item] = []
     newest: list[tuple[int, int, Item]] = []

@@ -32,7 +32,9 @@ def app(
     port: Annotated[int, typer.Option("--port", metavar="P", min=0, max=65535, help="The port; 0 takes a free one.")] = 7860,
     password: Annotated[
         str | None,
-        typer.Option("--password", metavar="WORD", envvar="BINSIGHT_APP_PASSWORD", help="Ask visitors for it; any name will do."),
+        typer.Option(
+            "--password", metavar="WORD", envvar="BINSIGHT_APP_PASSWORD", help="Ask visitors for it; any name will do."
+        ),
     ] = None,
     allow_anonymous: Annotated[
         bool, typer.Option("--allow-anonymous", help="Without a password, let everybody who reaches the address look.")
