@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,24 +45,27 @@ def test_no_file_of_this_machine_is_given_away(http: httpx.Client, stock: Path) 
             assert http.get(route).status_code in (403, 404), route
 
 
-def test_an_upload_is_kept_for_its_visitor_and_another_path_is_no_upload(
-    http: httpx.Client, stock: Path, tmp_path: Path
-) -> None:
-    """A visitor who tells a component that a file of this machine is their upload is refused."""
-    (kept,) = upload(http, paint(tmp_path / "a.png", (1, 2, 3))).json()
+def test_a_file_that_was_not_uploaded_is_no_photo(http: httpx.Client, stock: Path, tmp_path: Path) -> None:
+    """Who tells a widget that a file of this machine, or a URL, is their upload is refused before Gradio copies it."""
+    (kept,) = upload(http, paint(tmp_path / "a.png", (200, 30, 30))).json()
     assert http.get(f"/gradio_api/file={kept}").status_code == 200
-    find = next(one for one in http.get("/config").json()["dependencies"] if one["targets"][0][1] == "change")
-    for path in (str(stock / "photos/0.png"), "/etc/hostname"):
-        told = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        data: list[object] = [told, 0, 0, 100, 100, 12, 0, "", *[None, "is", []] * 3]
-        body = {"data": data, "fn_index": find["id"], "session_hash": "abc"}
-        answer = http.post("/gradio_api/queue/join", json=body)
-        events = ""
-        if answer.status_code == 200:
-            with http.stream("GET", "/gradio_api/queue/data", params={"session_hash": "abc"}) as stream:
-                events = "".join(stream.iter_text())
-            assert "RAM-1" not in events
-            assert '"success":false' in events.replace(" ", "")
+    find = next(one["id"] for one in http.get("/config").json()["dependencies"] if len(one["inputs"]) == 17)
+
+    def asked(path: str) -> httpx.Response:
+        photo = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        data: list[object] = [photo, 0, 0, 100, 100, 12, 0, "", *[None, "is", []] * 3]
+        return http.post("/gradio_api/queue/join", json={"data": data, "fn_index": find, "session_hash": "abc"})
+
+    assert asked(kept).status_code == 200
+    with http.stream("GET", "/gradio_api/queue/data", params={"session_hash": "abc"}) as stream:
+        assert "RAM-1" in "".join(stream.iter_text())
+    for path in (
+        str(stock / "photos/0.png"),
+        "/etc/hostname",
+        f"{kept}/../../../../../etc/hostname",
+        "http://127.0.0.1:1/a.png",
+    ):
+        assert asked(path).status_code == 403, path
 
 
 def test_calls_of_other_names_are_refused_without_a_password(http: httpx.Client) -> None:
@@ -83,4 +85,5 @@ def test_with_a_password_nothing_is_shown_before_it_is_given(stock: Path, tmp_pa
 
 
 def test_events_have_no_api_of_their_own(http: httpx.Client) -> None:
-    assert json.loads(http.get("/gradio_api/info").text)["named_endpoints"] == {}
+    assert http.get("/gradio_api/info").status_code == 404
+    assert http.post("/gradio_api/run/_find", json={"data": []}).status_code == 404

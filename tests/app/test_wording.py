@@ -85,11 +85,13 @@ def test_the_distribution_ends_with_more() -> None:
     assert distribution(COUNT) == [("0", 0.05), ("1", 0.1), ("2", 0.6), ("3", 0.05), (">3", 0.2)]
 
 
-def test_a_store_is_told_in_rows() -> None:
-    rows = dict(
-        store_rows(StoreInfo(3, "f" * 64, "resnet50", items=1234, detail={"index_kind": "hnsw"}), "the store parts.store")
+def test_a_store_is_told_in_rows_and_not_where_it_lies() -> None:
+    info = StoreInfo(
+        3, "f" * 64, "local-dir:/srv/resnet50", items=1234, detail={"index_kind": "hnsw", "path": "/srv/parts.store"}
     )
+    rows = dict(store_rows(info, "the store parts.store"))
     assert (rows["items"], rows["model"], rows["index kind"], rows["made"]) == ("1,234", "resnet50", "hnsw", "not known")
+    assert not any("/srv" in value for value in rows.values())
 
 
 def test_an_empty_survey_names_no_fields() -> None:

@@ -14,7 +14,7 @@ from binsight.data.source import Picture, Refusal
 from binsight.errors import BadImage, BadSettings, BadSource
 from binsight.records import Count
 
-COLUMNS = ("id", "recorded", "seen", "interval", "disagreement", "verdict", "photo")
+COLUMNS = ("id", "recorded", "seen", "verdict", "disagreement", "interval", "photo")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for a formula at the start of a cell
 
 
@@ -40,7 +40,7 @@ class Checked:
     def row(self) -> tuple[str, int, int, str, float, str, str]:
         """As `COLUMNS` name it."""
         seen = self.count
-        return self.id, self.recorded, seen.value, interval_in_words(seen), round(self.disagreement, 3), self.verdict, self.uri
+        return self.id, self.recorded, seen.value, self.verdict, round(self.disagreement, 3), interval_in_words(seen), self.uri
 
 
 def quantity_column(pictures: Sequence[Picture], asked_for: str) -> str:

@@ -27,7 +27,7 @@ _ASK = "Take or choose a photo of a bin: its items are counted here."
 class CountScreen:
     """The widgets of the tab, and what happens between them."""
 
-    def __init__(self, backend: Backend, surveys: Surveys, examples: Sequence[tuple[Path, int]]) -> None:
+    def __init__(self, backend: Backend, surveys: Surveys, examples: Sequence[Path]) -> None:
         self._backend, self._surveys = backend, surveys
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -47,8 +47,7 @@ class CountScreen:
                     height=260, color_map={"recorded": "#b45309", "not recorded": "#3f74bd"}, elem_id="count-plot",
                 )  # fmt: skip
                 self._record = gr.HTML("", elem_id="count-record")
-        rows = [[str(path), str(recorded)] for path, recorded in examples]
-        gr.Examples(rows, [self._photo, self._recorded], label="Try one of these", cache_examples=False)
+        gr.Examples([[str(path)] for path in examples], self._photo, label="Try one of these", cache_examples=False)
         self._connect()
 
     def _connect(self) -> None:

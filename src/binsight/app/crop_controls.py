@@ -18,7 +18,7 @@ class CropControls:
     """
 
     def __init__(self, photo: gr.Image, status: gr.HTML, name: str) -> None:
-        with gr.Accordion("Crop: tap the part in the photo, or move the edges", open=False, elem_id=f"{name}-crop"):
+        with gr.Accordion("Crop: tap the part, or move the edges", open=False, elem_id=f"{name}-crop"):
             self.edges = [
                 gr.Slider(0, 100, value=value, step=0.1, label=label, elem_id=f"{name}-edge-{number}")
                 for number, (label, value) in enumerate(_EDGES)

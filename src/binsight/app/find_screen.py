@@ -23,6 +23,7 @@ from binsight.search import above
 
 MOST_SHOWN = 48
 _LINES = 3
+_TO_RECORD = "() => document.getElementById('find-record').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
 _ASK = "Take or choose a photo: what looks like it in the store is shown here."
 
 
@@ -102,7 +103,8 @@ class FindScreen:
         for event in self._crop.events:
             event.then(find, asked, answers, **shown_on)
         choose = spoken(self._choose, self._status)
-        self._gallery.select(choose, self._shown, [self._status, self._chosen, self._record, self._like], **QUIET)
+        chosen = self._gallery.select(choose, self._shown, [self._status, self._chosen, self._record, self._like], **QUIET)
+        chosen.then(None, js=_TO_RECORD, **QUIET)
         like = spoken(self._more_like, self._status, self._gallery)
         self._like.click(like, [self._chosen, *choices], answers, scroll_to_output=True, **shown_on)
         for name, _, values in self._lines:

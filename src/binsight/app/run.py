@@ -108,7 +108,7 @@ def make_server(backend: Backend, cache: Path, password: str | None, *, is_local
     from binsight.app.screens import build, mounted
 
     check = None if password is None else lambda _, word: hmac.compare_digest(word.encode(), password.encode())
-    app = Guard(mounted(build(backend, shown, work), check), cache=cache, is_local=is_local)
+    app = Guard(mounted(build(backend, shown, work), check), cache=cache, uploads=shown, is_local=is_local)
     return uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, lifespan="on", ws="none"))
 
 

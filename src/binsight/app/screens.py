@@ -67,4 +67,5 @@ def mounted(page: gr.Blocks, check: Check | None) -> FastAPI:
         css=CSS,
         head=HEAD,
     )
+    page.has_launched = page.is_running = True  # as `launch` would set them; else Gradio checks no path at all
     return app

@@ -40,7 +40,9 @@ table.record th, table.record td, table.rows th, table.rows td {
 }
 table.record td { overflow-wrap: anywhere; }
 table.record th { width: 30%; font-weight: 500; color: var(--body-text-color-subdued); }
-.wide { overflow: auto; max-height: 480px; }
+table.rows :is(th, td) { white-space: nowrap; }
+table.rows td:last-child { white-space: normal; min-width: 12rem; overflow-wrap: anywhere; }
+.wide { overflow: auto; max-height: 75vh; }
 
 @media (max-width: 520px) {
   .tab-container button { padding: 0 0.4rem !important; font-size: 0.85rem !important; }

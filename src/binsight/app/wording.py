@@ -16,6 +16,7 @@ from binsight.store.base import SOURCE_KEY
 Rows = list[tuple[str, str]]
 
 _LONGEST_CELL = 2000
+_HIDDEN = ("path",)  # of a store's details: where the server keeps its files is no visitor's business
 _LIKELY = 0.5  # of P(recorded), from which on a count supports the books
 
 
@@ -114,12 +115,12 @@ def store_rows(info: StoreInfo, name: str) -> Rows:
     rows = [
         ("answers come from", name),
         ("items", f"{info.items:,}"),
-        ("model", info.model),
+        ("model", info.model.rstrip("/").rpartition("/")[2]),
         ("vector length", str(info.dim)),
         ("fingerprint", info.fingerprint),
         ("made", info.created or "not known"),
     ]
-    return rows + [(one.replace("_", " "), _cell(value)) for one, value in info.detail.items()]
+    return rows + [(one.replace("_", " "), _cell(value)) for one, value in info.detail.items() if one not in _HIDDEN]
 
 
 def sentence_of(error: BinsightError) -> str:
