@@ -61,6 +61,16 @@ def test_files_by_themselves_are_laid_out_by_their_names(tmp_path: Path, into: P
     assert (refusal.path, refusal.error) == ("bins/b.jpg", "no such file, but manifest.csv:3 names it")
 
 
+def test_files_of_a_folder_whose_names_came_without_it_are_found(tmp_path: Path, into: Path) -> None:
+    """Browsers send `a.jpg` for `bins/a.jpg`."""
+    (tmp_path / "m").write_bytes(MANIFEST)
+    (tmp_path / "p").write_bytes(PHOTO)
+    uploads = [Upload(tmp_path / "m", "stock.csv"), Upload(tmp_path / "p", "a.jpg"), Upload(tmp_path / "p", "other.jpg")]
+    listing = open_bundle(uploads, into)
+    assert [one.uri for one in listing.pictures] == ["bins/a.jpg"]
+    assert [one.path for one in listing.refused] == ["bins/b.jpg"]
+
+
 @pytest.mark.parametrize("name", ["../out.jpg", "/etc/out.jpg", "a/../../out.jpg", "..\\out.jpg", "a/../b.jpg"])
 def test_names_that_lead_out_are_refused_and_nothing_is_written(tmp_path: Path, into: Path, name: str) -> None:
     with pytest.raises(BadSource, match="leads out of the archive"):

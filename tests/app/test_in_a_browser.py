@@ -176,6 +176,17 @@ def test_many_are_sorted_by_their_disagreement(fresh: Page, tmp_path: Path) -> N
     assert [(row["id"], row["disagreement"]) for row in table] == [("C", "1.0"), ("B", "0.8"), ("A", "0.2"), ("", ""), ("", "")]
 
 
+def test_a_folder_is_checked_too(fresh: Page, tmp_path: Path) -> None:
+    bin_photo(tmp_path / "stock/bins/a.png", 2)
+    (tmp_path / "stock/stock.csv").write_text("path,pieces\nbins/a.png,4\n")
+    open_tab(fresh, "Check many")
+    fresh.locator("#check-folder input[type=file]").set_input_files(tmp_path / "stock")
+    expect(said(fresh, "check")).to_contain_text("want a column quantity, count, stock, or a name for it in the manifest")
+    fresh.locator("#check-column input, #check-column textarea").first.fill("pieces")
+    fresh.get_by_role("button", name="Check", exact=True).click()
+    expect(said(fresh, "check")).to_contain_text("One photo was checked: 1 disagrees with the books.")
+
+
 def test_what_is_no_photo_or_too_large_is_told_in_a_sentence(fresh: Page, tmp_path: Path) -> None:
     (tmp_path / "note.png").write_bytes(b"this is no picture")
     choose_photo(fresh, "find", tmp_path / "note.png")

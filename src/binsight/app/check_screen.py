@@ -52,24 +52,29 @@ class CheckScreen:
                     buttons=[], elem_id="check-photos",
                 )  # fmt: skip
         answers: list[Component] = [self._status, self._rows, self._download, self._gallery]
-        check = spoken(self._check, *answers)
-        gr.on(
-            [self._files.upload, self._folder.upload, self._go.click], check,
-            [self._files, self._folder, self._column], answers,
-            show_progress_on=self._status, concurrency_limit=1, **PRIVATE,
-        )  # fmt: skip
+        check, shown_on = spoken(self._check, *answers), {"show_progress_on": self._status, "concurrency_limit": 1}
+        self._files.upload(check, [self._files, self._column], answers, **shown_on, **PRIVATE)
+        self._folder.upload(check, [self._folder, self._column], answers, **shown_on, **PRIVATE)
+        again = spoken(self._check_either, *answers)
+        self._go.click(again, [self._files, self._folder, self._column], answers, **shown_on, **PRIVATE)
 
-    def _check(
+    def _check_either(
         self,
         sent: list[Upload],
         folder: list[Upload],
         column: str | None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008, how Gradio is asked for one
     ) -> Updates:
-        if not sent and not folder:
-            return {self._status: said(_ASK)}
+        return self._check(sent or folder, column, progress) if sent or folder else {self._status: said(_ASK)}
+
+    def _check(
+        self,
+        sent: list[Upload],
+        column: str | None,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> Updates:
         with TemporaryDirectory(dir=self._work) as into:
-            listing = open_bundle([*sent, *folder], Path(into))
+            listing = open_bundle(sent, Path(into))
             name = quantity_column(listing.pictures, column or "")
             answers = []
             for answer in checked(listing.pictures, name, self._count):
@@ -78,7 +83,7 @@ class CheckScreen:
             found = by_disagreement(one for one in answers if isinstance(one, Checked))
             refused = [*listing.refused, *(one for one in answers if isinstance(one, Refusal))]
             pictures = [
-                (_shown(one), f"{one.id}: recorded {one.recorded}, seen {one.count.value}") for one in found[:MOST_PICTURES]
+                (small(one.path), f"{one.id}: recorded {one.recorded}, seen {one.count.value}") for one in found[:MOST_PICTURES]
             ]
         return self._answered(found, refused, pictures)
 
@@ -94,7 +99,3 @@ class CheckScreen:
             self._download: gr.DownloadButton(value=str(file), visible=True),
             self._gallery: gr.Gallery(pictures, visible=bool(pictures)),
         }
-
-
-def _shown(one: Checked) -> Thumbnail:
-    return small(one.path)

@@ -56,6 +56,7 @@ def mounted(page: gr.Blocks, check: Check | None) -> FastAPI:
         page,
         path="/",
         auth=check,
+        auth_message="Any name will do; the password is the app's.",
         max_file_size="256mb",
         show_error=False,
         run_history=False,
