@@ -106,7 +106,7 @@ def check_app(service: dict[str, Any], api: str, cache: Path) -> None:
     assert verb == "app"
     here = [argument.replace("http://api:8000", api).replace("0.0.0.0", "127.0.0.1") for argument in arguments]  # noqa: S104
     with (
-        started(*here, cache=cache, **service["environment"]) as (_, url, _),
+        started(*here, cache=cache, told=service["environment"]) as (_, url, _),
         httpx.Client(base_url=url, timeout=60) as visitor,
     ):
         assert visitor.get("/config").status_code == 401

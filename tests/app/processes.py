@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -14,13 +14,13 @@ from typing import IO
 
 @contextmanager
 def started(
-    *arguments: str | Path, cache: Path, program: Path | None = None, **told: str
+    *arguments: str | Path, cache: Path, program: Path | None = None, told: Mapping[str, str] | None = None
 ) -> Iterator[tuple[subprocess.Popen[str], str, IO[str]]]:
-    """The process, its URL, and what it writes to stderr after it. program: a script in place of the command."""
+    """The process, its URL, and what it writes to stderr after it. program: a script in its place. told: its environment."""
     code = [program] if program is not None else ["-c", "from binsight.cli import main; main()", "app"]
     process = subprocess.Popen(
         [sys.executable, *code, *arguments, "--port", "0"],
-        env=os.environ | {"BINSIGHT_CACHE": str(cache)} | told, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"BINSIGHT_CACHE": str(cache)} | dict(told or {}), stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     errors = process.stderr
     assert errors is not None

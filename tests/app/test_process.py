@@ -47,7 +47,7 @@ def test_it_shows_a_store_until_it_is_told_to_end_and_leaves_nothing_behind(
     monkeypatch.chdir(store.parent)
     before = sorted(store.parent.rglob("*"))
     told = {"TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
-    with started(*commands[0], cache=shared_cache, **told) as (process, url, errors):
+    with started(*commands[0], cache=shared_cache, told=told) as (process, url, errors):
         assert "binsight" in httpx.get(url, timeout=60).text
         assert list(tmp_path.iterdir())
         process.send_signal(signal.SIGTERM)

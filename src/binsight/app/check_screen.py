@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -52,11 +53,11 @@ class CheckScreen:
                     buttons=[], elem_id="check-photos",
                 )  # fmt: skip
         answers: list[Component] = [self._status, self._rows, self._download, self._gallery]
-        check, shown_on = spoken(self._check, *answers), {"show_progress_on": self._status, "concurrency_limit": 1}
-        self._files.upload(check, [self._files, self._column], answers, **shown_on, **PRIVATE)
-        self._folder.upload(check, [self._folder, self._column], answers, **shown_on, **PRIVATE)
-        again = spoken(self._check_either, *answers)
-        self._go.click(again, [self._files, self._folder, self._column], answers, **shown_on, **PRIVATE)
+        check, again = spoken(self._check, *answers), spoken(self._check_either, *answers)
+        one_by_one: dict[str, Any] = PRIVATE | {"show_progress_on": self._status, "concurrency_limit": 1}
+        self._files.upload(check, [self._files, self._column], answers, **one_by_one)
+        self._folder.upload(check, [self._folder, self._column], answers, **one_by_one)
+        self._go.click(again, [self._files, self._folder, self._column], answers, **one_by_one)
 
     def _check_either(
         self,

@@ -21,6 +21,7 @@ from binsight.audit import checked_quantity, is_in_interval
 from binsight.errors import UnknownItem
 from binsight.records import Count, Item
 
+_COLOURS = {"recorded": "#b45309", "not recorded": "#3f74bd", "nothing recorded": "#3f74bd"}
 _ASK = "Take or choose a photo of a bin: its items are counted here."
 
 
@@ -44,7 +45,7 @@ class CountScreen:
                 self._books = gr.HTML("", elem_id="count-books")
                 self._plot = gr.BarPlot(
                     x="items", y="probability", color="which", color_title="in the books", y_lim=[0, 1], visible=False,
-                    height=260, color_map={"recorded": "#b45309", "not recorded": "#3f74bd"}, elem_id="count-plot",
+                    height=260, color_map=_COLOURS, elem_id="count-plot",
                 )  # fmt: skip
                 self._record = gr.HTML("", elem_id="count-record")
         gr.Examples([[str(path)] for path in examples], self._photo, label="Try one of these", cache_examples=False)
@@ -94,6 +95,7 @@ def _frame(count: Count, recorded: int | None) -> pd.DataFrame:
     """The distribution; the bar of what is recorded stands out."""
     rows = distribution(count)
     marked = None if recorded is None else min(recorded, len(rows) - 1)
-    which = ["recorded" if place == marked else "not recorded" for place in range(len(rows))]
+    others = "not recorded" if marked is not None else "nothing recorded"
+    which = ["recorded" if place == marked else others for place in range(len(rows))]
     names, chances = zip(*rows, strict=True)
     return pd.DataFrame({"items": names, "probability": chances, "which": which})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ _ASK = "Take or choose a photo: what looks like it in the store is shown here."
 
 
 class FindScreen:
-    """The widgets of the tab, and what happens between them."""
+    """The widgets of the tab, and what happens between them. opened: what fills its `outputs` when the page is loaded."""
 
     def __init__(self, backend: Backend, surveys: Surveys, examples: Sequence[Path]) -> None:
         self._backend, self._surveys = backend, surveys
@@ -107,22 +108,20 @@ class FindScreen:
         chosen.then(None, js=_TO_RECORD, **QUIET)
         like = spoken(self._more_like, self._status, self._gallery)
         self._like.click(like, [self._chosen, *choices], answers, scroll_to_output=True, **shown_on)
-        for name, _, values in self._lines:
-            name.input(self._values_of, name, values, **QUIET)
+        for number, (name, _, values) in enumerate(self._lines):
+            offer = spoken(partial(self._offer_values, number), self._status)
+            name.input(offer, name, [self._status, values], **QUIET)
+        self.opened = spoken(self._offer, self._status)
+        self.outputs = [self._status, *(line[0] for line in self._lines)]
 
-    @property
-    def names(self) -> list[gr.Dropdown]:
-        """Where fields are chosen, for `offered`."""
-        return [line[0] for line in self._lines]
-
-    def offered(self) -> list[gr.Dropdown]:
+    def _offer(self) -> Updates:
         """The fields that the store has now."""
         names = [one.name for one in self._surveys.current().fields]
-        return [gr.Dropdown(choices=names) for _ in self._lines]
+        return {name: gr.Dropdown(choices=names) for name, _, _ in self._lines}
 
-    def _values_of(self, name: str | None) -> gr.Dropdown:
+    def _offer_values(self, number: int, name: str | None) -> Updates:
         found = self._surveys.current().field_named(name or "")
-        return gr.Dropdown(choices=list(found.values) if found else [], value=[])
+        return {self._lines[number][2]: gr.Dropdown(choices=list(found.values) if found else [], value=[])}
 
     def _find(self, path: str | None, left: float, top: float, right: float, bottom: float, *choices: Any) -> Updates:
         if path is None:

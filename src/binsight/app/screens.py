@@ -43,7 +43,7 @@ def build(backend: Backend, shown: Path, work: Path) -> gr.Blocks:
             with gr.Tab("The store", id="store") as tab:
                 store = StoreScreen(backend, surveys)
         tab.select(store.opened, None, store.outputs, **QUIET)
-        page.load(find.offered, None, find.names, **QUIET)
+        page.load(find.opened, None, find.outputs, **QUIET)
     page.queue(max_size=_MOST_WAITING, default_concurrency_limit=_AT_ONCE, api_open=False)
     return page
 

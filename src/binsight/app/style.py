@@ -17,7 +17,8 @@ CSS = """
 
 .gallery-container .grid-wrap { min-height: 0 !important; max-height: none !important; overflow: visible; }
 .gallery-container .grid-container {
-  grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)) !important; align-items: start; padding-top: 1.6rem !important;
+  grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)) !important; grid-template-rows: none !important;
+  grid-auto-rows: auto !important; align-items: start; padding-top: 1.6rem !important;
 }
 .gallery-container .thumbnail-item {
   display: flex; flex-direction: column; justify-content: flex-start; height: auto !important; aspect-ratio: auto !important;
@@ -47,7 +48,7 @@ table.rows td:last-child { white-space: normal; min-width: 12rem; overflow-wrap:
 @media (max-width: 520px) {
   .tab-container button { padding: 0 0.4rem !important; font-size: 0.85rem !important; }
 }
-button:focus-visible, [tabindex]:focus-visible { outline: 3px solid #2a4d8f !important; outline-offset: 2px; }
+button:focus-visible, [tabindex]:focus-visible { outline: 3px solid var(--color-accent) !important; outline-offset: 2px; }
 """
 
 # Gradio confines CSS to what is inside its page's frame; this is for the frame itself.
