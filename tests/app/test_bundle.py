@@ -149,6 +149,14 @@ def test_archives_that_are_packed_otherwise_or_damaged_are_refused(tmp_path: Pat
         open_bundle([upload], into)
 
 
+def test_a_manifest_is_no_longer_than_it_may_be(tmp_path: Path, into: Path) -> None:
+    with pytest.raises(BadSource, match="at most 10,000 rows, got 10,002"):
+        open_bundle(archive(tmp_path, {"m.csv": b"path\n" + b"x\n" * 10_001}), into)
+    (tmp_path / "large.csv").write_bytes(bytes(9 * 2**20))
+    with pytest.raises(BadSource, match=r"large\.csv is too large: want at most 8,388,608 bytes"):
+        open_bundle([Upload(tmp_path / "large.csv", "large.csv")], into)
+
+
 def test_one_manifest_is_wanted(tmp_path: Path, into: Path) -> None:
     with pytest.raises(BadSource, match="want photos with a manifest"):
         open_bundle([], into)

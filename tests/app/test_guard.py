@@ -44,6 +44,13 @@ def test_requests_pass_and_browsers_are_told_to_load_nothing_from_elsewhere(tmp_
     assert status == 299
     assert headers[b"content-security-policy"].startswith(b"default-src 'self'")
     assert asked(tmp_path, "POST", LOCAL | {"content-length": "5"})[0] == 299
+    assert b"sandbox" in asked(tmp_path, "GET", LOCAL, path="/gradio_api/file=/x")[1][b"content-security-policy"]
+
+
+def test_a_page_of_another_host_is_refused_without_a_password(tmp_path: Path) -> None:
+    assert asked(tmp_path, "GET", LOCAL | {"origin": "https://elsewhere.example"})[0] == 403
+    assert asked(tmp_path, "GET", LOCAL | {"origin": "https://elsewhere.example"}, is_local=False)[0] == 299
+    assert asked(tmp_path, "GET", LOCAL | {"origin": "http://localhost:7860"})[0] == 299
 
 
 @pytest.mark.parametrize("host", ["parts.example", "127.0.0.1.example", ""])

@@ -24,6 +24,7 @@ from binsight.errors import BadSource
 MOST_FILES = 2000
 MOST_BYTES = 1 << 30  # of all files together, unpacked
 MOST_MANIFEST_BYTES = 8 << 20
+MOST_ROWS = 10_000  # of a manifest, refused ones included
 _MOST_DIRECTORY_BYTES = 2 << 20  # of an archive: a thousand bytes a file
 _END, _LARGE_END = b"PK\x05\x06", b"PK\x06\x07"
 _END_SEARCHED = 22 + 65_535  # the end record and the longest comment behind it
@@ -73,6 +74,9 @@ def _manifest(folder: Path) -> Path:
     if len(chosen) != 1:
         told = ", ".join(path.name for path in found[:5]) or "none"
         raise BadSource(f"want one manifest (a .csv or .jsonl file with a path and a quantity for each photo), got {told}")
+    rows = chosen[0].read_bytes().count(b"\n")
+    if rows > MOST_ROWS:
+        raise BadSource(f"want a manifest of at most {MOST_ROWS:,} rows, got {rows:,}; send it in parts")
     return chosen[0]
 
 
@@ -90,7 +94,10 @@ def _lay_out(uploads: Sequence[Upload], into: Path) -> None:
             raise BadSource(
                 f"two files are named {upload.name}; give each its own name, or send a zip archive with their folders"
             )
-        left -= upload.path.stat().st_size
+        size = upload.path.stat().st_size
+        if size > _most_bytes(target):
+            raise _file_too_large(upload.name, target)
+        left -= size
         if left < 0:
             raise _too_large()
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +179,6 @@ def _target(into: Path, name: str) -> Path | None:
 
 def _write(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, left: int) -> int:
     """Unpack one file and say how large it was."""
-    most = MOST_MANIFEST_BYTES if target.suffix.lower() in SUFFIXES else MOST_PHOTO_BYTES
     target.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(target):
         raise BadSource(f"the zip archive holds {entry.filename[:80]} twice")
@@ -180,12 +186,20 @@ def _write(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, left: 
     with opened.open(entry) as packed, target.open("xb") as file:
         for chunk in iter(partial(packed.read, _CHUNK), b""):
             written += len(chunk)
-            if written > most:
-                raise BadSource(f"{entry.filename[:80]} is too large: want at most {most:,} bytes")
+            if written > _most_bytes(target):
+                raise _file_too_large(entry.filename, target)
             if written > left:
                 raise _too_large()
             file.write(chunk)
     return written
+
+
+def _most_bytes(target: Path) -> int:
+    return MOST_MANIFEST_BYTES if target.suffix.lower() in SUFFIXES else MOST_PHOTO_BYTES
+
+
+def _file_too_large(name: str, target: Path) -> BadSource:
+    return BadSource(f"{name[:80]} is too large: want at most {_most_bytes(target):,} bytes")
 
 
 def _too_large() -> BadSource:

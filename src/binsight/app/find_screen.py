@@ -19,7 +19,8 @@ from binsight.app.photo import Crop, read_photo
 from binsight.app.surveys import Surveys
 from binsight.app.thumbnails import shown_as
 from binsight.app.wording import caption, match_rows, record_rows, said_of, said_of_like
-from binsight.records import Item, Match
+from binsight.errors import UnknownItem
+from binsight.records import Match
 from binsight.search import above
 
 MOST_SHOWN = 48
@@ -79,7 +80,7 @@ class FindScreen:
             label="What looks like it", columns=4, object_fit="contain", height="auto", allow_preview=False, buttons=[],
             elem_id="find-matches",
         )  # fmt: skip
-        self._shown = gr.State([])
+        self._shown = gr.State([])  # ids: a visitor's memory here is small
         self._chosen = gr.State(None)
         self._record = gr.HTML("", elem_id="find-record")
         self._like = gr.Button("More like this", visible=False, elem_id="find-like")
@@ -142,15 +143,17 @@ class FindScreen:
         return {
             self._status: said(told),
             self._gallery: gr.Gallery([(shown_as(one.item), caption(one, survey)) for one in matches], selected_index=None),
-            self._shown: [one.item for one in matches],
+            self._shown: [one.item.id for one in matches],
             self._chosen: None,
             self._record: "",
             self._like: gr.Button(visible=False),
             self._rows: table(("score", "id", "record"), match_rows(matches), "What looks like it"),
         }
 
-    def _choose(self, shown: list[Item], event: gr.SelectData) -> Updates:
-        item = shown[event.index]
+    def _choose(self, shown: list[str], event: gr.SelectData) -> Updates:
+        item = self._backend.item(shown[event.index])
+        if item is None:
+            raise UnknownItem(f"the store holds no item {shown[event.index]} any more")
         return {
             self._chosen: item.id,
             self._record: fields(record_rows(item), f"The record of {item.id}"),

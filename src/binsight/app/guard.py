@@ -33,15 +33,17 @@ _ROUTES = re.compile(
     r"/|/(config|theme\.css|robots\.txt|manifest\.json|favicon\.ico|login|logout)/?|/(static|assets|svelte)/.*"
     r"|/gradio_api/(file=.*|upload|upload_progress|queue/(join|data)|heartbeat/.*|reset|cancel|startup-events|login_check/?)"
 )
+_FILES = "/gradio_api/file="
 _HEADERS = (
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
     (
         b"content-security-policy",
         b"default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
         b"style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; form-action 'self'; base-uri 'self'",
     ),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
 )
+_OF_FILES = (*_HEADERS[:2], (b"content-security-policy", b"default-src 'none'; sandbox"))  # an upload is nobody's page
 
 
 @final
@@ -67,9 +69,11 @@ class Guard:
             await _answer(send, *refusal)
             return
 
+        is_file = scope["path"].startswith(_FILES)
+
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *_HEADERS]
+                message["headers"] = [*message.get("headers", ()), *(_OF_FILES if is_file else _HEADERS)]
             await send(message)
 
         await self._app(scope, receive, with_headers)
@@ -78,6 +82,9 @@ class Guard:
         headers = dict(scope["headers"])
         if self._is_local and not is_loopback(headers.get(b"host", b"").decode("latin-1")):
             return 403, "without a password the app answers only calls to 127.0.0.1 or localhost"
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if self._is_local and origin and not is_loopback(origin.partition("://")[2]):
+            return 403, "without a password the app takes no calls from web pages of other hosts"
         if not _ROUTES.fullmatch(scope["path"]):
             return 404, "there is no such page"
         if scope["method"] not in ("POST", "PUT", "PATCH"):

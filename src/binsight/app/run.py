@@ -66,7 +66,8 @@ def serve(
         server = make_server(backend, Path(cache), password, is_local=password is None and not allow_anonymous)
         shown = f"[{host}]" if ":" in host else host
         say(f"the app is at http://{shown}:{listener.getsockname()[1]}; Ctrl-C ends it")
-        server.run(sockets=[listener])
+        if not ended_by:  # a signal may have come while Gradio was being loaded
+            server.run(sockets=[listener])
         return ended_by[0] if ended_by else signal.SIGTERM
 
 
