@@ -234,9 +234,9 @@ def test_json_of_very_many_lists_and_objects_is_refused_before_it_is_read(http: 
 
 
 def test_a_long_list_in_the_wrong_place_is_not_written_out(http: httpx.Client, process: Process) -> None:
-    body = b'{"vector": [' + b"1," * 2_000_000 + b"1]}"
+    body = b'{"items": [{"id": "a", "vector": [' + b"1," * 2_000_000 + b"1]}]}"
     headers = {"content-type": "application/json", "x-request-id": "long-list"}
-    refused(http.post("/v1/search", content=body, headers=headers), 422, "vector: List should have at most")
+    refused(http.post("/v1/items:batch", content=body, headers=headers), 422, "vector: List should have at most")
     assert process.logged(request_id="long-list")["took_ms"] < 1000  # written out, it took several seconds
 
 
