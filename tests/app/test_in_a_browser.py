@@ -188,6 +188,11 @@ def test_a_folder_is_checked_too(fresh: Page, tmp_path: Path) -> None:
 
 
 def test_what_is_no_photo_or_too_large_is_told_in_a_sentence(fresh: Page, tmp_path: Path) -> None:
+    """Also after an example, whose click must not bring back Gradio's own reading of photos."""
+    fresh.locator(".gallery-item:visible").first.click()
+    expect(said(fresh, "find")).to_contain_text("5 items look like it")
+    fresh.get_by_label("Remove Image").first.click()
+    expect(said(fresh, "find")).to_contain_text("Take or choose a photo")
     (tmp_path / "note.png").write_bytes(b"this is no picture")
     choose_photo(fresh, "find", tmp_path / "note.png")
     expect(said(fresh, "find")).to_contain_text("The photo cannot be used: not a picture")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,8 @@ def photo(label: str, elem_id: str) -> gr.Image:
     """Where a photo is chosen, pasted or taken; handlers are given the path of its file.
 
     Gradio's own would open it with Pillow first; a visitor's bytes reach no decoder but `images`. No subclass, since beside the
-    source of each Gradio writes a file of stubs.
+    source of each Gradio writes a file of stubs. So handlers may give it a value, but no other property: for that Gradio makes
+    a new one, which opens.
     """
     sources: list[Literal["upload", "webcam", "clipboard"]] = ["upload", "webcam", "clipboard"]
     back = gr.WebcamOptions(mirror=False, constraints={"video": {"facingMode": {"ideal": "environment"}}})
@@ -39,6 +40,12 @@ def files(label: str, elem_id: str, *, folder: bool = False) -> gr.File:
     made = gr.File(label=label, file_count="directory" if folder else "multiple", height=160, elem_id=elem_id)
     made.preprocess = _uploads_of  # type: ignore[assignment, method-assign]
     return made
+
+
+def examples(paths: Sequence[Path], into: gr.Image) -> None:
+    """Pictures to try; a click puts one where a photo is chosen. Not gr.Examples, which would set its properties, too."""
+    shown = gr.Dataset(components=[into], samples=[[str(path)] for path in paths], type="index", label="Try one of these")
+    shown.click(lambda index: {into: str(paths[index % len(paths)])}, shown, [into], **QUIET)
 
 
 def _path_of(payload: ImageData | None) -> str | None:

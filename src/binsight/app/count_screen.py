@@ -11,7 +11,7 @@ import pandas as pd
 from gradio.components import Component
 
 from binsight.app.backend import Backend
-from binsight.app.components import PRIVATE, Updates, photo, spoken
+from binsight.app.components import PRIVATE, Updates, examples, photo, spoken
 from binsight.app.crop_controls import CropControls
 from binsight.app.markup import fields, said, verdict
 from binsight.app.photo import Crop, read_photo
@@ -28,7 +28,7 @@ _ASK = "Take or choose a photo of a bin: its items are counted here."
 class CountScreen:
     """The widgets of the tab, and what happens between them."""
 
-    def __init__(self, backend: Backend, surveys: Surveys, examples: Sequence[Path]) -> None:
+    def __init__(self, backend: Backend, surveys: Surveys, pictures: Sequence[Path]) -> None:
         self._backend, self._surveys = backend, surveys
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -48,7 +48,7 @@ class CountScreen:
                     height=260, color_map=_COLOURS, elem_id="count-plot",
                 )  # fmt: skip
                 self._record = gr.HTML("", elem_id="count-record")
-        gr.Examples([[str(path)] for path in examples], self._photo, label="Try one of these", cache_examples=False)
+        examples(pictures, self._photo)
         self._connect()
 
     def _connect(self) -> None:

@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.components import Component
 
 from binsight.app.backend import Backend
-from binsight.app.components import PRIVATE, QUIET, Updates, photo, spoken
+from binsight.app.components import PRIVATE, QUIET, Updates, examples, photo, spoken
 from binsight.app.conditions import TESTS, choices_of
 from binsight.app.crop_controls import CropControls
 from binsight.app.markup import fields, said, table
@@ -32,7 +32,7 @@ _ASK = "Take or choose a photo: what looks like it in the store is shown here."
 class FindScreen:
     """The widgets of the tab, and what happens between them. opened: what fills its `outputs` when the page is loaded."""
 
-    def __init__(self, backend: Backend, surveys: Surveys, examples: Sequence[Path]) -> None:
+    def __init__(self, backend: Backend, surveys: Surveys, pictures: Sequence[Path]) -> None:
         self._backend, self._surveys = backend, surveys
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -43,7 +43,7 @@ class FindScreen:
                 self._search = gr.Button("Find", variant="primary", elem_id="find-go")
             with gr.Column(scale=3, min_width=300):
                 self._build_answers()
-        gr.Examples([[str(path)] for path in examples], self._photo, label="Try one of these", cache_examples=False)
+        examples(pictures, self._photo)
         self._connect()
 
     def _build_choices(self) -> None:
@@ -99,7 +99,7 @@ class FindScreen:
             self._like,
             self._rows,
         ]
-        find = spoken(self._find, self._status, self._gallery)
+        find = spoken(self._find, self._status, self._gallery, self._record, self._rows)
         shown_on: dict[str, Any] = PRIVATE | {"show_progress_on": self._gallery}
         gr.on([self._search.click, self._typed.submit], find, asked, answers, **shown_on)
         for event in self._crop.events:
