@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check torture bench redis abid clean
+.PHONY: demo test check torture bench docs redis abid clean
 
 demo: $(READY)
 	$(BIN)/binsight demo --out demo-out
@@ -23,6 +23,13 @@ torture: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench
+
+# The documentation site, with the notebooks as they come out when they are run.
+docs: $(READY) $(patsubst %,build/%,$(wildcard notebooks/*.ipynb))
+	$(BIN)/python -m mkdocs build --strict
+
+build/notebooks/%.ipynb: notebooks/%.ipynb notebooks/pictures.py | $(READY)
+	$(BIN)/python notebooks/run.py build/notebooks $<
 
 # Debian's own Redis 8 for the tests, in .redis and without Docker: wants root, debootstrap and a minute.
 redis: .redis/redis-server
@@ -53,4 +60,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean:
-	rm -rf $(VENV) demo-out bench-out dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) demo-out bench-out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
