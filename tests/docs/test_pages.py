@@ -33,7 +33,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             paint(folder / "photos" / label / f"{place}.jpg", (red, green, blue + 20 * place), (64, 48))
     for name in ("photo.jpg", "query.jpg"):
         paint(folder / name, COLOURS["ram"], (64, 48))
-    paint(folder / "shelf-3.jpg", COLOURS["gpu"], (64, 48))
     (folder / "stock.csv").write_text("path,id,quantity,shelf\nphoto.jpg,RAM-1,4,A1\nquery.jpg,RAM-2,1,B7\n")
     bins.write(folder / "bins", bins.bins(BINS))
     for seed, name in enumerate(("models/bins-mobilenetv2", "my-model")):
