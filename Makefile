@@ -26,7 +26,7 @@ bench: $(READY)
 
 # The documentation site, with the notebooks as they come out when they are run.
 docs: $(READY) $(patsubst %,build/%,$(wildcard notebooks/*.ipynb))
-	$(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 build/notebooks/%.ipynb: notebooks/%.ipynb notebooks/pictures.py | $(READY)
 	$(BIN)/python notebooks/run.py build/notebooks $<
