@@ -67,6 +67,7 @@ def test_it_runs_on_drawn_pictures(notebook: Path, tmp_path: Path, shared_cache:
                 redis = f"redis://127.0.0.1:{stack.enter_context(redis_server(tmp_path / 'redis')).port}/0"
         found = executed(notebook, tmp_path, BINSIGHT_CACHE=str(shared_cache), BINSIGHT_REDIS=redis)
     assert SAYS[notebook.stem] in text_of(found)
+    assert not [output for output in outputs_of(found) if output.get("name") == "stderr"]  # a reader would wonder
     assert any("image/png" in output.get("data", {}) for output in outputs_of(found))
     if notebook.stem == "03_search" and "Redis           left out" in text_of(found):
         pytest.skip("all but its part on Redis: no Redis 8 here, see `make redis`")
@@ -75,7 +76,7 @@ def test_it_runs_on_drawn_pictures(notebook: Path, tmp_path: Path, shared_cache:
 @pytest.mark.torture
 @pytest.mark.real_data
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_it_runs_on_real_bins(
     notebook: Path, tmp_path: Path, shared_cache: Path, data_folder: Path, weights_folder: Path
 ) -> None:
