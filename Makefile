@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check torture bench redis abid clean
+.PHONY: demo test check torture bench docs redis abid clean
 
 demo: $(READY)
 	$(BIN)/binsight demo --out demo-out
@@ -23,6 +23,13 @@ torture: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench
+
+# The documentation site, with the notebooks as they come out when they are run.
+docs: $(READY) $(patsubst %,build/%,$(wildcard notebooks/*.ipynb))
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+build/notebooks/%.ipynb: notebooks/%.ipynb notebooks/pictures.py | $(READY)
+	$(BIN)/python notebooks/run.py build/notebooks $<
 
 # Debian's own Redis 8 for the tests, in .redis and without Docker: wants root, debootstrap and a minute.
 redis: .redis/redis-server
@@ -49,8 +56,8 @@ $(READY): pyproject.toml constraints.txt
 	  || { echo "binsight needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 	  || { rm -rf $(VENV); echo "python3 cannot make a virtual environment; on Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev,docs]'
 	@touch $(READY)
 
 clean:
-	rm -rf $(VENV) demo-out bench-out dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) demo-out bench-out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -68,7 +68,7 @@ def test_only_the_user_of_least_rights_gets_in(server: RedisServer) -> None:
 
 
 def test_its_rights_are_those_that_the_documentation_names(services: dict[str, Any]) -> None:
-    line = next(one for one in (ROOT / "docs/redis-rights.md").read_text(encoding="utf-8").splitlines() if "SETUSER" in one)
+    line = next(one for one in (ROOT / "docs/security.md").read_text(encoding="utf-8").splitlines() if "SETUSER" in one)
     given = [word for word in services["redis"]["command"] if word.startswith(("+", "~")) and word not in ("+@all", "~*")]
     assert sorted(given) == sorted(word for word in line.split() if word.startswith(("+", "~")))
 
