@@ -11,17 +11,16 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from binsight import vit
-from binsight.checkpoint import MAP_STRIDE, Checkpoint, NetworkConfig
+from binsight.checkpoint import Checkpoint, NetworkConfig
 from binsight.errors import UnknownModel
 from binsight.preprocess import Preprocess
 
 assert vit.STRIDE  # its import registers our networks with timm
 _MISFITS = (RuntimeError, TypeError, ValueError, AssertionError, KeyError, AttributeError)
 _SOURCE_KEYS = frozenset({"url", "file", "hf_hub_id", "hf_hub_filename", "source", "state_dict", "custom_load"})
-_SIDE_PX = 256  # of the picture that finds out where a map is halved
 _log = logging.getLogger(__name__)
 
 
@@ -59,8 +58,8 @@ def create(config: NetworkConfig) -> nn.Module:
     if not timm.is_model(config.architecture):
         raise UnknownModel(f"timm {timm.__version__} knows no architecture {config.architecture!r}{_near(config.architecture)}")
     try:
-        backbone: nn.Module = timm.create_model(config.architecture, num_classes=0, **_timms(config.model_args))
-        return _refined(backbone, config.model_args)
+        backbone: nn.Module = timm.create_model(config.architecture, num_classes=0, **config.model_args)
+        return backbone
     except _MISFITS as error:  # what timm and torch raise at misfits
         raise UnknownModel(f"{config.architecture} cannot be built with model_args {config.model_args}: {error}") from error
 
@@ -98,61 +97,20 @@ def load_timm(
     every = load_file(safetensors)
     state = {name: value for name, value in every.items() if not name.startswith(tuple(f"{d}." for d in dropped))}
     try:
-        network = timm.create_model(architecture, pretrained_cfg=cfg, num_classes=0, **_timms(model_args))
+        network = timm.create_model(architecture, pretrained_cfg=cfg, num_classes=0, **model_args)
         # Batch counters are missing from files older than PyTorch 0.4.1 and from some converted ones; nothing reads them.
         wanted = {name for name in network.state_dict() if not name.endswith("num_batches_tracked")}
         if missing := sorted(wanted - state.keys()):
             _log.info("%s has no weight %r under its present name; loading it as timm does", safetensors, missing[0])
-            network = _load_renamed(architecture, safetensors, _timms(model_args), cfg)
+            network = _load_renamed(architecture, safetensors, model_args, cfg)
         else:
             network.load_state_dict(state, strict=False)
             if unused := sorted(state.keys() - network.state_dict().keys()):
                 _log.warning("%s does not use %d weights of %s: %s …", architecture, len(unused), safetensors, unused[0])
-        network = _refined(network, model_args)
     except _MISFITS as error:  # what timm and torch raise at misfits
         raise UnknownModel(f"{safetensors} does not fit {architecture} with model_args {dict(model_args)}: {error}") from error
     ready: nn.Module = network.float().eval().requires_grad_(False)
     return ready
-
-
-def _timms(model_args: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in model_args.items() if name != MAP_STRIDE}
-
-
-def _refined(network: nn.Module, model_args: Mapping[str, Any]) -> nn.Module:
-    """The same network; where `map_stride` is among the arguments, with one value of its last map for each so many pixels.
-
-    What would halve the map further no longer does; weights stay as they are. Unlike with timm's `output_stride` nothing is
-    dilated, so a layer sees half as far, for much less arithmetic. Source: the last stride of Luo et al. 2019,
-    arXiv:1903.07071.
-    Raises ValueError where that cannot be done.
-    """
-    stride = model_args.get(MAP_STRIDE)
-    if stride is None:
-        return network
-    late: list[nn.Conv2d] = []
-
-    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(module, nn.Conv2d)
-        if module.stride == (2, 2) and stride * inputs[0].shape[-1] <= _SIDE_PX:
-            late.append(module)
-
-    hooks = [one.register_forward_pre_hook(look) for one in network.modules() if isinstance(one, nn.Conv2d)]
-    was_training, picture = network.training, torch.zeros(1, 3, _SIDE_PX, _SIDE_PX)
-    network.eval()
-    try:
-        with torch.no_grad():
-            network(picture)
-            for one in late:
-                one.stride = (1, 1)
-            shape = network.forward_features(picture).shape  # type: ignore[operator]  # of timm's networks
-    finally:
-        for hook in hooks:
-            hook.remove()
-        network.train(was_training)
-    if not late or stride * shape[-1] != _SIDE_PX:
-        raise ValueError(f"its last map cannot have the stride {stride}: of {_SIDE_PX} pixels it comes out as {tuple(shape)}")
-    return network
 
 
 def _load_renamed(architecture: str, safetensors: Path, model_args: Mapping[str, Any], cfg: dict[str, Any]) -> nn.Module:

@@ -30,11 +30,10 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = "binsight-model"
 HEADS = ("embedding", "count", "label")  # what BinNet answers, in this order
 PYRAMID = "pyramid"
-MAP_STRIDE = "map_stride"  # an argument of ours beside timm's: pixels between neighbours of the last feature map
 _LOCAL = "local-dir:"
 _COUNTER = "counter"
 _UNHASHED = ("count", "label", _COUNTER)  # weights that change no vector
-_LARGEST_DIM, _MOST_CLASSES, _MOST_COUNTERS, _LARGEST_STRIDE = 65_536, 100_000, 16, 64
+_LARGEST_DIM, _MOST_CLASSES, _MOST_COUNTERS = 65_536, 100_000, 16
 _CONFIG_LIMIT = 16 << 20  # bytes; ImageNet-22k's label descriptions take 2 MB
 _PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.pkl")
 # What timm.create_model or its builder would take for itself: a place to load from, or another kind of network.
@@ -73,15 +72,14 @@ class Heads:
     embedding: the vector's dimension; None: the pooled features are the vector. count: how the count head's logits become
     counts. classes: the names that the label head tells apart, in the order of its logits. counters: how many backbones of
     their own these two have, of the same architecture, so that learning to count leaves the vectors as they are; the two heads
-    then take the features of all of them, one after the other. counter_stride: pixels between neighbours of their last maps,
-    where that was chosen. mirrored: how many of the counters, the last ones, look at the mirror image.
+    then take the features of all of them, one after the other. mirrored: how many of the counters, the last ones, look at the
+    mirror image.
     """
 
     embedding: int | None = None
     count: Calibration | None = None
     classes: tuple[str, ...] | None = None
     counters: int = 0
-    counter_stride: int | None = None
     mirrored: int = 0
 
     @property
@@ -105,8 +103,6 @@ class Heads:
             told["label"] = {"classes": list(self.classes)}
         if self.counters:
             told[_COUNTER] = {} if self.counters == 1 else {"members": self.counters}
-            if self.counter_stride is not None:
-                told[_COUNTER][MAP_STRIDE] = self.counter_stride
             if self.mirrored:
                 told[_COUNTER]["mirrored"] = self.mirrored
         return told
@@ -130,13 +126,10 @@ class Heads:
         counters = told[_COUNTER].get("members", 1) if _COUNTER in told else 0
         if _COUNTER in told and (type(counters) is not int or not 1 <= counters <= _MOST_COUNTERS):
             raise UnknownModel(f"want the counter's 'members' from 1 to {_MOST_COUNTERS}, got {counters!r}")
-        stride = told[_COUNTER].get(MAP_STRIDE) if _COUNTER in told else None
-        if stride is not None and (type(stride) is not int or not 1 <= stride <= _LARGEST_STRIDE):
-            raise UnknownModel(f"want the counter's {MAP_STRIDE!r} from 1 to {_LARGEST_STRIDE}, got {stride!r}")
         mirrored = told[_COUNTER].get("mirrored", 0) if _COUNTER in told else 0
         if type(mirrored) is not int or not 0 <= mirrored <= counters:
             raise UnknownModel(f"want the counter's 'mirrored' from 0 to its {counters} members, got {mirrored!r}")
-        return cls(embedding, count, None if classes is None else tuple(classes), counters, stride, mirrored)
+        return cls(embedding, count, None if classes is None else tuple(classes), counters, mirrored)
 
 
 @dataclass(frozen=True, slots=True)

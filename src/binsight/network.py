@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning  # torch.jit names it without exporting it to type checkers
 
 from binsight.backbone import create, from_checkpoint
-from binsight.checkpoint import HEADS, MAP_STRIDE, Checkpoint, Heads, NetworkConfig
+from binsight.checkpoint import HEADS, Checkpoint, Heads, NetworkConfig
 from binsight.counting import Calibration
 from binsight.errors import BadSettings, UnknownModel
 from binsight.pyramid import PyramidHead, PyramidReader
@@ -190,7 +190,7 @@ def load(opened: Checkpoint) -> BinNet:
     config = opened.config
     backbone = from_checkpoint(opened, config) if opened.heads is None else create(config)
     sizes = {} if opened.heads is None else opened.heads.sizes
-    counters = [create(_counters_config(opened)) for _ in range(opened.heads.counters if opened.heads else 0)]
+    counters = [create(config) for _ in range(opened.heads.counters if opened.heads else 0)]
     net = BinNet(
         backbone, sizes=sizes, mean=config.preprocess.mean, std=config.preprocess.std, counters=counters,
         mirrored=opened.heads.mirrored if opened.heads else 0, has_pyramid=config.has_pyramid,
@@ -214,8 +214,8 @@ def joined(vectors: Checkpoint, *counts: Checkpoint, mirrored: int = 0) -> tuple
         if other.heads is None or (other.heads.count is None and other.heads.classes is None):
             raise BadSettings(f"{other.folder} has neither a count nor a label head to join to {vectors.folder}")
         second = other.config
-        same = (second.architecture, _but_stride(second), second.preprocess)
-        if (first.architecture, _but_stride(first), first.preprocess) != same:
+        same = (second.architecture, second.model_args, second.preprocess)
+        if (first.architecture, first.model_args, first.preprocess) != same:
             raise BadSettings(
                 f"want models of one architecture and preprocessing, got {first.architecture} {first.preprocess} and "
                 f"{second.architecture} {second.preprocess}"
@@ -227,11 +227,8 @@ def joined(vectors: Checkpoint, *counts: Checkpoint, mirrored: int = 0) -> tuple
     if not 0 <= mirrored <= len(members):
         raise BadSettings(f"want from 0 to {len(members)} counters that look at the mirror image, got {mirrored}")
     count, classes = _common([other.heads for other in counts if other.heads is not None])
-    strides = {_counters_config(other).model_args.get(MAP_STRIDE) for other in counts}
-    if len(strides) > 1:
-        raise BadSettings(f"want counters of one map stride, got {' and '.join(str(one or 'their own') for one in strides)}")
     embedding = vectors.heads.embedding if vectors.heads else None
-    heads = Heads(embedding, count, classes, counters=len(members), counter_stride=strides.pop(), mirrored=mirrored)
+    heads = Heads(embedding, count, classes, counters=len(members), mirrored=mirrored)
     net = BinNet(
         one.backbone, sizes=heads.sizes, mean=first.preprocess.mean, std=first.preprocess.std, counters=members,
         mirrored=mirrored, has_pyramid=first.has_pyramid,
@@ -249,18 +246,6 @@ def joined(vectors: Checkpoint, *counts: Checkpoint, mirrored: int = 0) -> tuple
             }
         )
     return net.float().eval().requires_grad_(False), heads
-
-
-def _but_stride(config: NetworkConfig) -> dict[str, Any]:
-    return {name: value for name, value in config.model_args.items() if name != MAP_STRIDE}
-
-
-def _counters_config(opened: Checkpoint) -> NetworkConfig:
-    """What a model counts with: its backbone, or a counter, whose last map has a stride of its own."""
-    if opened.heads is None or not opened.heads.counters:
-        return opened.config
-    stride = opened.heads.counter_stride
-    return replace(opened.config, model_args=_but_stride(opened.config) | ({MAP_STRIDE: stride} if stride else {}))
 
 
 def _counting(net: BinNet) -> list[nn.Module]:

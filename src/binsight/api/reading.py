@@ -21,16 +21,24 @@ from binsight.vectors import Vectors, normalise
 
 M = TypeVar("M", bound=BaseModel)
 MOST_OPENED = 100_000  # brackets and braces of one JSON body: a millisecond for each 5,000
+MOST_VALUES = 400_000  # commas: 256 vectors of 1,536 numbers; ten milliseconds
+_PIECE = 2**16  # signs that are looked at before it is too much already
 MOST_RECORD_BYTES = 2**19  # of one item's metadata as JSON, 64 KB however they are escaped; of a query's words
 _NUMBER_BYTES = 40  # of one number of a vector, with what stands around it
 _ITEMS = b"/v1/items/"
 
 
 def document(text: bytes | str) -> Any:  # any JSON
-    """Raises HttpProblem: 400 for what is no JSON, 413 for so many lists and objects that reading them would hold up others."""
-    opened = text.count(b"{") + text.count(b"[") if isinstance(text, bytes) else text.count("{") + text.count("[")
-    if opened > MOST_OPENED:
-        raise too_large(f"want at most {MOST_OPENED:,} lists and objects in a body, got {opened:,}; send fewer items at once")
+    """Raises HttpProblem: 400 for what is no JSON, 413 for so much in it that reading it would hold up others."""
+    opened = values = 0
+    for start in range(0, len(text), _PIECE):
+        piece = text[start : start + _PIECE]
+        counted = piece if isinstance(piece, bytes) else piece.encode(errors="replace")
+        opened += counted.count(b"{") + counted.count(b"[")
+        values += counted.count(b",")
+        for count, most, what in ((opened, MOST_OPENED, "lists and objects"), (values, MOST_VALUES, "values")):
+            if count > most:
+                raise too_large(f"want at most {most:,} {what} in a body; send fewer items at once")
     try:
         return from_json(text)
     except ValueError as error:

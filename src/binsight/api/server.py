@@ -22,7 +22,7 @@ from binsight.settings import Settings
 CALLER = "binsight.caller"  # in a request's scope: the name of its key
 _LOOK_S = 0.5  # between looks at the alias
 _LOOK_AGAIN_S = 5.0  # after one that could not be followed
-_HELD_UPLOADS = 3  # bodies of the largest size that may be held together
+_HELD_UPLOADS = 2  # bodies of the largest size that may be held together
 _HELD_ANSWERS_BYTES = 96 * 2**20
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from binsight.api.problems import HttpProblem, too_large
 
 JSON_TYPE = "application/json"
 FORM_TYPE = "multipart/form-data"
-MOST_PARTS = 300  # of a form: the pictures of a batch, and a few fields
+MOST_PARTS = 64  # of a form: the pictures of a batch, and a few fields
 MOST_TEXT_BYTES = 8 * 2**20  # of all fields together that are no pictures, and of a JSON body of many items
 _FILE_FIELD = "image"
 
