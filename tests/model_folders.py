@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from binsight import checkpoint, network
+from binsight import backbone, checkpoint, network
 from binsight.checkpoint import Checkpoint, Heads
 from binsight.model_folder import write_model
 from binsight.network import BinNet
@@ -88,7 +88,7 @@ def make_binsight_folder(
     """A folder of ours with random weights, and the network that was written, in eval mode; its logits differ by picture."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = network.random_config(
+        config = backbone.random_config(
             architecture, Preprocess(size=(size, size), mean=MEAN, std=STD, interpolation="bilinear")
         )
         config = replace(config, pooling=checkpoint.PYRAMID) if has_pyramid else config

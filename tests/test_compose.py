@@ -18,12 +18,18 @@ from binsight.client import Client
 from binsight.errors import AccessDenied
 from binsight.records import Item
 from tests.api.servers import Process
+from tests.app.processes import started
 from tests.conftest import ROOT
 from tests.fakes import paint
 from tests.model_folders import make_binsight_folder
 from tests.redis_server import RedisServer
 
-SECRETS = {"REDIS_PASSWORD": "pass1", "BINSIGHT_API_KEYS": f"clerk:read+write:{hashlib.sha256(b'key1').hexdigest()}"}
+SECRETS = {
+    "REDIS_PASSWORD": "pass1",
+    "BINSIGHT_API_KEYS": f"clerk:read+write:{hashlib.sha256(b'key1').hexdigest()}",
+    "BINSIGHT_API_KEY": "key1",
+    "BINSIGHT_APP_PASSWORD": "word1",
+}
 
 
 def composed(part: Any) -> Any:
@@ -91,6 +97,21 @@ def test_the_api_answers_from_that_redis_with_that_user_and_keeps_what_it_took(
             assert (match.item.id, round(match.score, 3)) == ("a", 1.0)
             assert client.info().detail["durability"] == "aof"
         assert httpx.get(f"{process.url}/healthz").status_code == 200
+        check_app(services["app"], process.url, shared_cache)
+
+
+def check_app(service: dict[str, Any], api: str, cache: Path) -> None:
+    """The app, started as compose does, asks that API with its key, and its visitors for the password."""
+    verb, *arguments = service["command"]
+    assert verb == "app"
+    here = [argument.replace("http://api:8000", api).replace("0.0.0.0", "127.0.0.1") for argument in arguments]  # noqa: S104
+    with (
+        started(*here, cache=cache, told=service["environment"]) as (_, url, _),
+        httpx.Client(base_url=url, timeout=60) as visitor,
+    ):
+        assert visitor.get("/config").status_code == 401
+        assert visitor.post("/login", data={"username": "me", "password": "word1"}).status_code == 200
+        assert visitor.get("/config").status_code == 200
 
 
 def test_the_image_holds_what_it_is_built_from() -> None:

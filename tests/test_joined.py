@@ -152,6 +152,30 @@ def test_a_model_with_two_counters_lends_both(tmp_path: Path) -> None:
     np.testing.assert_allclose(logits_of(three.folder, shown), wanted, atol=5e-3)
 
 
+def test_the_last_counters_may_look_at_the_mirror_image(tmp_path: Path) -> None:
+    vectors, _ = make_binsight_folder(tmp_path / "v", Heads(16), seed=1)
+    count = Heads(None, Calibration("softmax", 5))
+    a, b = (make_binsight_folder(tmp_path / name, count, seed=seed)[0] for seed, name in enumerate("ab", start=2))
+    shown = pictures(64)
+    mirrored = np.ascontiguousarray(shown[:, :, ::-1])
+    both = write_joined(tmp_path / "both", vectors, a, b, licence="x", mirrored=1)
+    assert json.loads((both.folder / "config.json").read_text())["heads"]["counter"] == {"members": 2, "mirrored": 1}
+    wanted = (logits_of(a.folder, shown) + logits_of(b.folder, mirrored)) / 2
+    np.testing.assert_allclose(logits_of(both.folder, shown), wanted, atol=5e-3)
+    assert np.abs(logits_of(both.folder, mirrored) - wanted).max() > 0.05
+    one = write_joined(tmp_path / "one", vectors, a, licence="x", mirrored=1)
+    np.testing.assert_allclose(logits_of(one.folder, shown), logits_of(a.folder, mirrored), atol=5e-3)
+    exported = load_encoder(str(both.folder), device="cpu", precision="fp32").encode_pixels(shown)
+    assert exported.counts is not None
+    logits = logits_of(both.folder, shown)
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose([count.probabilities for count in exported.counts], chances[:, :6], atol=5e-3)
+    with pytest.raises(BadSettings, match="look at the mirror image; join those that it was joined from"):
+        joined(vectors, both)
+    with pytest.raises(BadSettings, match="want from 0 to 2 counters that look at the mirror image, got 3"):
+        joined(vectors, a, b, mirrored=3)
+
+
 def test_counters_that_tell_other_outcomes_apart_are_refused(tmp_path: Path) -> None:
     vectors, _ = make_binsight_folder(tmp_path / "v", Heads(16), seed=1)
     first, *others = (
@@ -175,6 +199,13 @@ def test_counters_that_tell_other_outcomes_apart_are_refused(tmp_path: Path) -> 
 def test_a_config_with_an_impossible_number_of_counters_is_refused(members: object) -> None:
     told = {"count": Calibration("softmax", 5).to_json(), "counter": {"members": members}}
     with pytest.raises(UnknownModel, match="'members' from 1 to 16"):
+        Heads.from_json(told)
+
+
+@pytest.mark.parametrize("mirrored", [-1, 3, "1", True])
+def test_a_config_with_an_impossible_number_of_mirrored_counters_is_refused(mirrored: object) -> None:
+    told = {"count": Calibration("softmax", 5).to_json(), "counter": {"members": 2, "mirrored": mirrored}}
+    with pytest.raises(UnknownModel, match="'mirrored' from 0 to its 2 members"):
         Heads.from_json(told)
 
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from binsight import checkpoint, network
+from binsight import backbone, checkpoint, network
 from binsight.checkpoint import Checkpoint
 from binsight.errors import BadSettings, UnknownModel
 from binsight.network import BinNet
@@ -21,7 +21,7 @@ SIZES = {"embedding": 16, "count": 7, "label": 3}
 def made(architecture: str = "resnet10t", **changes: object) -> BinNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return network.build(network.random_config(architecture, SMALL), SIZES, **changes)  # type: ignore[arg-type]
+        return network.build(backbone.random_config(architecture, SMALL), SIZES, **changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_a_head_is_one_linear_layer_on_the_pooled_features() -> None:
 
 
 def test_without_an_embedding_head_the_pooled_features_are_the_embedding() -> None:
-    net = network.build(network.random_config("resnet10t", SMALL), {"count": 7}).eval()
+    net = network.build(backbone.random_config("resnet10t", SMALL), {"count": 7}).eval()
     with torch.inference_mode():
         said = net(pixels())
         assert said.keys() == {"embedding", "count"}
@@ -96,7 +96,7 @@ def test_heads_are_computed_in_float32_under_autocast() -> None:
 
 def test_an_unknown_head_is_refused() -> None:
     with pytest.raises(BadSettings, match="want heads among embedding, count, label, got 'weight'"):
-        network.build(network.random_config("resnet10t", SMALL), {"weight": 7})
+        network.build(backbone.random_config("resnet10t", SMALL), {"weight": 7})
 
 
 # What learns
@@ -200,7 +200,7 @@ def test_a_backbone_starts_from_a_timm_folder(timms: Checkpoint) -> None:
 
 
 def test_a_state_dict_is_taken_whole_or_refused() -> None:
-    first, config = made(), network.random_config("resnet10t", SMALL)
+    first, config = made(), backbone.random_config("resnet10t", SMALL)
     again = network.build(config, SIZES, weights=first.state_dict())
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in first.state_dict().items())
     state = first.state_dict()
@@ -215,7 +215,7 @@ def test_a_state_dict_is_taken_whole_or_refused() -> None:
 
 def test_weights_of_another_architecture_are_refused(timms: Checkpoint) -> None:
     with pytest.raises(UnknownModel, match="holds the weights of resnet10t, not of resnet18"):
-        network.build(network.random_config("resnet18", SMALL), SIZES, weights=timms)
+        network.build(backbone.random_config("resnet18", SMALL), SIZES, weights=timms)
 
 
 def test_arguments_for_training_shape_the_network_and_not_its_config(timms: Checkpoint) -> None:
@@ -226,12 +226,12 @@ def test_arguments_for_training_shape_the_network_and_not_its_config(timms: Chec
 
 def test_an_unknown_architecture_or_argument_is_refused() -> None:
     with pytest.raises(UnknownModel, match=r"knows no architecture 'resnte50'; near: .*resnet50"):
-        network.random_config("resnte50", SMALL)
+        backbone.random_config("resnte50", SMALL)
     with pytest.raises(UnknownModel, match="resnet10t cannot be built with model_args"):
-        network.build(network.random_config("resnet10t", SMALL, {"no_such": 1}), SIZES)
+        network.build(backbone.random_config("resnet10t", SMALL, {"no_such": 1}), SIZES)
 
 
 def test_a_transformer_is_built_for_the_size_of_its_pictures() -> None:
-    assert network.random_config("vit_tiny_patch16_224", SMALL).model_args == {"img_size": [64, 64]}
-    assert network.random_config("resnet10t", SMALL).model_args == {}
-    assert network.random_config("binsight_vit_small", SMALL).model_args == {}
+    assert backbone.random_config("vit_tiny_patch16_224", SMALL).model_args == {"img_size": [64, 64]}
+    assert backbone.random_config("resnet10t", SMALL).model_args == {}
+    assert backbone.random_config("binsight_vit_small", SMALL).model_args == {}

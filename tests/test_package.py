@@ -44,7 +44,8 @@ def test_constraints_name_a_version_for_everything_that_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = [line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()]
     extras = project["optional-dependencies"]
-    declared = [*project["dependencies"], *extras["cpu"], *extras["api"], *extras["dev"], *extras["docs"]]
+    groups = (extras[name] for name in ("cpu", "api", "app", "dev", "docs"))
+    declared = [*project["dependencies"], *(one for group in groups for one in group)]
     for one in declared:
         name = one.split(";")[0].split(">")[0].split("[")[0].strip().lower().replace("_", "-")
         assert name in names, one

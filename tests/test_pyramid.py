@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from binsight import checkpoint, network
+from binsight import backbone, checkpoint, network
 from binsight.checkpoint import Checkpoint, Heads, open_folder
 from binsight.counting import Calibration
 from binsight.encoder import load_encoder
@@ -130,7 +130,7 @@ def test_vectors_of_a_pyramid_are_joined_to_counts_of_another_model(written: Wri
 
 def test_a_backbone_without_those_levels_says_so() -> None:
     for architecture in ("binsight_vit_tiny", "test_vit"):
-        config = network.random_config(architecture, Preprocess(size=(SIZE, SIZE), mean=(0, 0, 0), std=(1, 1, 1)))
+        config = backbone.random_config(architecture, Preprocess(size=(SIZE, SIZE), mean=(0, 0, 0), std=(1, 1, 1)))
         with pytest.raises(BadSettings, match="--pooling mean"):
             network.build(replace(config, pooling=checkpoint.PYRAMID), {"embedding": 8})
 

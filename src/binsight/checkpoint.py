@@ -72,13 +72,15 @@ class Heads:
     embedding: the vector's dimension; None: the pooled features are the vector. count: how the count head's logits become
     counts. classes: the names that the label head tells apart, in the order of its logits. counters: how many backbones of
     their own these two have, of the same architecture, so that learning to count leaves the vectors as they are; the two heads
-    then take the features of all of them, one after the other.
+    then take the features of all of them, one after the other. mirrored: how many of the counters, the last ones, look at the
+    mirror image.
     """
 
     embedding: int | None = None
     count: Calibration | None = None
     classes: tuple[str, ...] | None = None
     counters: int = 0
+    mirrored: int = 0
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -101,6 +103,8 @@ class Heads:
             told["label"] = {"classes": list(self.classes)}
         if self.counters:
             told[_COUNTER] = {} if self.counters == 1 else {"members": self.counters}
+            if self.mirrored:
+                told[_COUNTER]["mirrored"] = self.mirrored
         return told
 
     @classmethod
@@ -122,7 +126,10 @@ class Heads:
         counters = told[_COUNTER].get("members", 1) if _COUNTER in told else 0
         if _COUNTER in told and (type(counters) is not int or not 1 <= counters <= _MOST_COUNTERS):
             raise UnknownModel(f"want the counter's 'members' from 1 to {_MOST_COUNTERS}, got {counters!r}")
-        return cls(embedding, count, None if classes is None else tuple(classes), counters)
+        mirrored = told[_COUNTER].get("mirrored", 0) if _COUNTER in told else 0
+        if type(mirrored) is not int or not 0 <= mirrored <= counters:
+            raise UnknownModel(f"want the counter's 'mirrored' from 0 to its {counters} members, got {mirrored!r}")
+        return cls(embedding, count, None if classes is None else tuple(classes), counters, mirrored)
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,6 +234,17 @@ def intervals(probabilities: Floats, starts: Integers, threshold: float) -> tupl
     return inside.argmax(axis=1), inside.shape[1] - 1 - inside[:, ::-1].argmax(axis=1)
 
 
+def interval_in_words(count: Count) -> str:
+    """The calibrated interval of a count: `2 to 4`, `more than 9`.
+
+    >>> interval_in_words(Count(1, 1.0, (0.1, 0.4), 0.5, 1, 2))
+    '1 to more than 1'
+    """
+    most = len(count.probabilities) - 1
+    low, high = (f"more than {most}" if bound > most else str(bound) for bound in (count.low, count.high))
+    return low if low == high else f"{low} to {high}"
+
+
 def _log_probabilities(logits: ArrayLike, temperature: float, kind: CountKind) -> Floats:
     rows = np.asarray(logits)
     if rows.ndim != 2 or rows.shape[1] < 2 or not np.issubdtype(rows.dtype, np.number):

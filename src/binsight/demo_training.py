@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from binsight import openvino_export
+from binsight.backbone import random_config
 from binsight.checkpoint import Checkpoint, Heads, NetworkConfig
 from binsight.counting import Calibration, fit_calibration, logit_columns
 from binsight.data.parts import catalogue
@@ -26,7 +27,7 @@ from binsight.data.warehouse import MAX_COUNT
 from binsight.demo_pictures import BinJob, Drawn, draw_bins, draw_parts
 from binsight.errors import BadSettings
 from binsight.model_folder import write_model
-from binsight.network import BinNet, build, random_config
+from binsight.network import BinNet, build
 from binsight.preprocess import Preprocess
 from binsight.train.losses import soft_targets, softmax_loss
 

@@ -261,9 +261,9 @@ def _fetch(model: str, folder: Path) -> None:
         both = (checkpoint.CONFIG, checkpoint.WEIGHTS)
         hub.fetch(model, folder, repository=model.removeprefix(hub.PREFIX), files=both)
         return
-    from binsight import network  # torch and timm
+    from binsight.backbone import look_up  # torch and timm
 
-    config, repository = network.look_up(model)
+    config, repository = look_up(model)
     hub.fetch(model, folder, repository=repository, files=(checkpoint.WEIGHTS,))
     (folder / checkpoint.CONFIG).write_text(json.dumps(config), encoding="utf-8")
 

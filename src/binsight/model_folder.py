@@ -73,13 +73,18 @@ def write_model(
 
 
 def write_joined(
-    folder: Path, vectors: Checkpoint, *counts: Checkpoint, licence: str, licence_text: str | None = None
+    folder: Path,
+    vectors: Checkpoint,
+    *counts: Checkpoint,
+    licence: str,
+    licence_text: str | None = None,
+    mirrored: int = 0,
 ) -> Checkpoint:
     """A model with the vectors of one and the counts and classes of others, as `network.joined` puts them together.
 
     Its card and `training` hold all models'. Raises BadSettings when the two do not fit, and as `write_model`.
     """
-    net, heads = joined(vectors, *counts)
+    net, heads = joined(vectors, *counts, mirrored=mirrored)
     cards = [(one.folder / CARD) for one in (vectors, *counts)]
     texts = [
         card.read_text(encoding="utf-8").partition("\n## Licence")[0].rstrip() if card.is_file() else f"`{card.parent.name}`"

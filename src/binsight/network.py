@@ -1,4 +1,4 @@
-"""Networks: timm's (our ViT is one of them) looked up and built with their weights, and BinNet, one of them with heads.
+"""BinNet, a backbone with heads: built to train, loaded to run, joined from several.
 
 A network that is loaded never starts from random numbers: every weight must come from the file, or loading fails. Only
 `build`, for training, starts heads, and where it is given no weights the backbone, from torch's random numbers.
@@ -6,18 +6,14 @@ A network that is loaded never starts from random numbers: every weight must com
 
 from __future__ import annotations
 
-import difflib
-import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-import timm
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
@@ -25,18 +21,13 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning  # torch.jit names it without exporting it to type checkers
 
-from binsight import vit
+from binsight.backbone import create, from_checkpoint
 from binsight.checkpoint import HEADS, Checkpoint, Heads, NetworkConfig
 from binsight.counting import Calibration
 from binsight.errors import BadSettings, UnknownModel
-from binsight.preprocess import Preprocess
 from binsight.pyramid import PyramidHead, PyramidReader
 
-assert vit.STRIDE  # its import registers our networks with timm
-_MISFITS = (RuntimeError, TypeError, ValueError, AssertionError, KeyError, AttributeError)
 _COUNTERS = "num_batches_tracked"
-_SOURCE_KEYS = frozenset({"url", "file", "hf_hub_id", "hf_hub_filename", "source", "state_dict", "custom_load"})
-_log = logging.getLogger(__name__)
 
 
 @final
@@ -47,7 +38,7 @@ class BinNet(nn.Module):
     one linear layer on the pooled features, so all answers come from one pass. mean and std (of values in [0, 1]) lie in the
     graph and not among the weights. dropout: of the features before the count and label heads. counters: networks like
     the first, whose features, one's after the other's, the count and label heads take; the vectors are then untouched by what
-    counting learns.
+    counting learns. mirrored: how many of them, the last ones, look at the mirror image.
     has_pyramid: the embedding head is a `pyramid.PyramidHead` on the cells of several feature maps, which follow the pooled
     features. Raises BadSettings for unknown heads, and for a backbone that a pyramid cannot be built on.
     """
@@ -64,6 +55,7 @@ class BinNet(nn.Module):
         std: Sequence[float],
         dropout: float = 0.0,
         counters: Sequence[nn.Module] = (),
+        mirrored: int = 0,
         has_pyramid: bool = False,
     ) -> None:
         super().__init__()
@@ -75,7 +67,8 @@ class BinNet(nn.Module):
         self.pyramid = PyramidReader(backbone, self.pooled_dim) if has_pyramid else None
         self.features_dim = self.pooled_dim + (self.pyramid.size if self.pyramid else 0)
         self.counters = len(counters)
-        self.counter = None if not counters else counters[0] if len(counters) == 1 else Counters(counters)
+        is_alone = len(counters) == 1 and not mirrored
+        self.counter = None if not counters else counters[0] if is_alone else Counters(counters, mirrored)
         self.dropout = nn.Dropout(dropout)
         for name, size in self.sizes.items():
             if self.pyramid and name == "embedding":
@@ -140,14 +133,19 @@ class BinNet(nn.Module):
 
 @final
 class Counters(nn.Module):
-    """Several backbones that look at the same picture: their pooled features, one's after the other's."""
+    """Several backbones that look at the same picture, the last `mirrored` of them at its mirror image.
 
-    def __init__(self, members: Sequence[nn.Module]) -> None:
+    What they give is their pooled features, one's after the other's.
+    """
+
+    def __init__(self, members: Sequence[nn.Module], mirrored: int = 0) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        self._upright = len(members) - mirrored
 
     def forward(self, planes: Tensor) -> Tensor:
-        return torch.cat([member(planes) for member in self.members], dim=1)
+        views = [planes if place < self._upright else planes.flip(3) for place in range(len(self.members))]
+        return torch.cat([member(view) for member, view in zip(self.members, views, strict=True)], dim=1)
 
 
 def build(
@@ -167,7 +165,7 @@ def build(
     """
     config = replace(config, model_args={**config.model_args, **(training_args or {})})
     theirs = weights if isinstance(weights, Checkpoint) and weights.heads is None else None
-    backbone = _from_timm(theirs, config) if theirs else _created(config)
+    backbone = from_checkpoint(theirs, config) if theirs else create(config)
     net = BinNet(
         backbone,
         sizes=sizes,
@@ -190,24 +188,25 @@ def build(
 def load(opened: Checkpoint) -> BinNet:
     """The network of an opened folder, timm's or ours, to run: in float32 and eval mode. Raises UnknownModel."""
     config = opened.config
-    backbone = _from_timm(opened, config) if opened.heads is None else _created(config)
+    backbone = from_checkpoint(opened, config) if opened.heads is None else create(config)
     sizes = {} if opened.heads is None else opened.heads.sizes
-    counters = [_created(config) for _ in range(opened.heads.counters if opened.heads else 0)]
+    counters = [create(config) for _ in range(opened.heads.counters if opened.heads else 0)]
     net = BinNet(
         backbone, sizes=sizes, mean=config.preprocess.mean, std=config.preprocess.std, counters=counters,
-        has_pyramid=config.has_pyramid,
+        mirrored=opened.heads.mirrored if opened.heads else 0, has_pyramid=config.has_pyramid,
     )  # fmt: skip
     if opened.heads is not None:
         _fill(net, load_file(opened.weights), str(opened.weights))
     return net.float().eval().requires_grad_(False)
 
 
-def joined(vectors: Checkpoint, *counts: Checkpoint) -> tuple[BinNet, Heads]:
+def joined(vectors: Checkpoint, *counts: Checkpoint, mirrored: int = 0) -> tuple[BinNet, Heads]:
     """One network with the vectors of a model and the counts and classes of others, all of the same architecture.
 
     Each counts with its own backbone. Of one other, counts and classes are those it gave alone. Of several they are the mean
     of their logits, each divided by its temperature: one linear head on the features of all. Its temperature is then 1 and its
     intervals hold as much probability as the widest of them, until they are fixed anew (`evaluation.calibrate_counts`).
+    mirrored: how many of the others, the last ones, shall look at the mirror image, which costs nothing and makes them differ.
     Raises BadSettings when they do not take the same pictures, do not tell the same outcomes apart, or have nothing to add.
     """
     first = vectors.config
@@ -215,22 +214,24 @@ def joined(vectors: Checkpoint, *counts: Checkpoint) -> tuple[BinNet, Heads]:
         if other.heads is None or (other.heads.count is None and other.heads.classes is None):
             raise BadSettings(f"{other.folder} has neither a count nor a label head to join to {vectors.folder}")
         second = other.config
-        if (first.architecture, first.model_args, first.preprocess) != (
-            second.architecture,
-            second.model_args,
-            second.preprocess,
-        ):
+        same = (second.architecture, second.model_args, second.preprocess)
+        if (first.architecture, first.model_args, first.preprocess) != same:
             raise BadSettings(
                 f"want models of one architecture and preprocessing, got {first.architecture} {first.preprocess} and "
                 f"{second.architecture} {second.preprocess}"
             )
+        if other.heads.mirrored:
+            raise BadSettings(f"counters of {other.folder} look at the mirror image; join those that it was joined from")
     one, others = load(vectors), [load(other) for other in counts]
     members = [member for net in others for member in _counting(net)]
+    if not 0 <= mirrored <= len(members):
+        raise BadSettings(f"want from 0 to {len(members)} counters that look at the mirror image, got {mirrored}")
     count, classes = _common([other.heads for other in counts if other.heads is not None])
-    heads = Heads(vectors.heads.embedding if vectors.heads else None, count, classes, counters=len(members))
+    embedding = vectors.heads.embedding if vectors.heads else None
+    heads = Heads(embedding, count, classes, counters=len(members), mirrored=mirrored)
     net = BinNet(
         one.backbone, sizes=heads.sizes, mean=first.preprocess.mean, std=first.preprocess.std, counters=members,
-        has_pyramid=first.has_pyramid,
+        mirrored=mirrored, has_pyramid=first.has_pyramid,
     )  # fmt: skip
     for name in heads.sizes:
         head = net.get_submodule(name)
@@ -278,20 +279,6 @@ def _common(all_heads: Sequence[Heads]) -> tuple[Calibration | None, tuple[str, 
     return replace(counts[0], temperature=1.0, threshold=widest), all_heads[0].classes
 
 
-def random_config(architecture: str, preprocess: Preprocess, model_args: Mapping[str, Any] | None = None) -> NetworkConfig:
-    """The config of a network that starts from random numbers: any of timm's architectures or `binsight_vit_tiny|small`.
-
-    An architecture that is made for one size of picture is made for that of `preprocess`. Raises UnknownModel.
-    """
-    if not timm.is_model(architecture):
-        raise UnknownModel(f"timm {timm.__version__} knows no architecture {architecture!r}{_near(architecture)}")
-    arguments = dict(model_args or {})
-    cfg = timm.models.get_pretrained_cfg(architecture)
-    if cfg is not None and cfg.fixed_input_size:
-        arguments.setdefault("img_size", list(preprocess.size))
-    return NetworkConfig(architecture, arguments, str(arguments.get("global_pool") or "default"), preprocess, (), {})
-
-
 def set_frozen(net: BinNet, mode: str) -> None:
     """Say what does not learn: "none", "backbone", or "stages:N", the first N stages of the backbone counted from the stem.
 
@@ -336,42 +323,6 @@ def layer_groups(net: BinNet) -> list[list[tuple[str, nn.Parameter]]]:
     return [*groups, heads] if heads else groups
 
 
-def load_timm(
-    architecture: str,
-    safetensors: Path,
-    *,
-    model_args: Mapping[str, Any],
-    pretrained_cfg: Mapping[str, Any],
-    dropped: Sequence[str],
-) -> nn.Module:
-    """timm's network without its classifier, in float32 and eval mode, every weight from the file.
-
-    dropped: the modules whose weights in the file are not used. Raises UnknownModel when timm does not know the
-    architecture, or the weights do not fit it.
-    """
-    if not timm.is_model(architecture):
-        raise UnknownModel(f"timm {timm.__version__} knows no architecture {architecture!r}{_near(architecture)}")
-    known = set(timm.models.PretrainedCfg.__dataclass_fields__) - _SOURCE_KEYS
-    cfg = {key: value for key, value in pretrained_cfg.items() if key in known}
-    every = load_file(safetensors)
-    state = {name: value for name, value in every.items() if not name.startswith(tuple(f"{d}." for d in dropped))}
-    try:
-        network = timm.create_model(architecture, pretrained_cfg=cfg, num_classes=0, **model_args)
-        # Batch counters are missing from files older than PyTorch 0.4.1 and from some converted ones; nothing reads them.
-        wanted = {name for name in network.state_dict() if not name.endswith("num_batches_tracked")}
-        if missing := sorted(wanted - state.keys()):
-            _log.info("%s has no weight %r under its present name; loading it as timm does", safetensors, missing[0])
-            network = _load_renamed(architecture, safetensors, model_args, cfg)
-        else:
-            network.load_state_dict(state, strict=False)
-            if unused := sorted(state.keys() - network.state_dict().keys()):
-                _log.warning("%s does not use %d weights of %s: %s …", architecture, len(unused), safetensors, unused[0])
-    except _MISFITS as error:  # what timm and torch raise at misfits
-        raise UnknownModel(f"{safetensors} does not fit {architecture} with model_args {dict(model_args)}: {error}") from error
-    ready: nn.Module = network.float().eval().requires_grad_(False)
-    return ready
-
-
 def example_pixels(size: tuple[int, int], n: int) -> Tensor:
     """Noise to trace and to compare a network with: uint8 (n, h, w, 3), the same at every call."""
     return torch.randint(0, 256, (n, *size, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -410,45 +361,6 @@ def quiet_tracing() -> Iterator[None]:
         yield
 
 
-def look_up(model: str) -> tuple[dict[str, Any], str]:
-    """What timm knows of a pretrained model by name: a config.json for it, and the hub's repository with its weights.
-
-    Raises UnknownModel when it knows no such model, or no weights for it.
-    """
-    try:
-        cfg = timm.models.get_pretrained_cfg(model, allow_unregistered=False)
-    except RuntimeError as error:
-        near = _near(model)
-        raise UnknownModel(f"timm {timm.__version__} knows no model {model!r}{near}; or give local-dir:PATH") from error
-    if not cfg.hf_hub_id:
-        raise UnknownModel(f"timm has no weights on the hub for {model!r}; give a folder that has them as local-dir:PATH")
-    kept = {key: value for key, value in cfg.to_dict().items() if key not in _SOURCE_KEYS}
-    return {"architecture": model.partition(".")[0], "pretrained_cfg": kept}, cfg.hf_hub_id
-
-
-def _created(config: NetworkConfig) -> nn.Module:
-    if not timm.is_model(config.architecture):
-        raise UnknownModel(f"timm {timm.__version__} knows no architecture {config.architecture!r}{_near(config.architecture)}")
-    try:
-        backbone: nn.Module = timm.create_model(config.architecture, num_classes=0, **config.model_args)
-    except _MISFITS as error:  # what timm and torch raise at misfits
-        raise UnknownModel(f"{config.architecture} cannot be built with model_args {config.model_args}: {error}") from error
-    return backbone
-
-
-def _from_timm(opened: Checkpoint, config: NetworkConfig) -> nn.Module:
-    theirs = opened.config
-    if theirs.architecture != config.architecture:
-        raise UnknownModel(f"{opened.folder} holds the weights of {theirs.architecture}, not of {config.architecture}")
-    return load_timm(
-        config.architecture,
-        opened.weights,
-        model_args=config.model_args,
-        pretrained_cfg=theirs.pretrained_cfg,
-        dropped=theirs.dropped,
-    )
-
-
 def _fill(net: BinNet, state: Mapping[str, Tensor], source: str) -> None:
     """Every weight of the network from a state dict that holds no other; batch counters may be missing."""
     wanted = net.state_dict()
@@ -476,27 +388,3 @@ def _stages(backbone: nn.Module) -> list[frozenset[str]]:
         return []
     groups: dict[int, list[str]] = group_parameters(backbone, matcher(coarse=True))
     return [frozenset(groups[number]) for number in sorted(groups)]
-
-
-def _load_renamed(architecture: str, safetensors: Path, model_args: Mapping[str, Any], cfg: dict[str, Any]) -> nn.Module:
-    """For files whose names timm maps to its own: its loader, with the classifier, then without it.
-
-    Some families load leniently there, so it is done from two random starts: what differs was not loaded.
-    """
-    built = []
-    with torch.random.fork_rng(devices=[]):
-        for seed in (0, 1):
-            torch.manual_seed(seed)
-            source = {**cfg, "file": str(safetensors)}
-            built.append(timm.create_model(architecture, pretrained=True, pretrained_cfg=source, **model_args))
-    for network in built:
-        network.reset_classifier(0)
-    first, second = (network.state_dict() for network in built)
-    if random := [name for name in first if not torch.equal(first[name], second[name])]:
-        raise UnknownModel(f"{len(random)} weights are not in the file, for example {random[0]!r}")
-    return built[0]  # type: ignore[no-any-return]  # timm is untyped here
-
-
-def _near(model: str) -> str:
-    near = difflib.get_close_matches(model, [*timm.list_models(), *timm.list_models(pretrained=True)], n=3)
-    return f"; near: {', '.join(near)}" if near else ""

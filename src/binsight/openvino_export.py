@@ -38,6 +38,7 @@ FOLDER = "openvino"  # in the cache, and in a model folder
 LEAST_COSINE = 0.9999  # of a float32 export to torch, on noise
 MOST_OFF = 0.01  # logits of a float32 export from torch's, of the largest of them or of 1
 _BULK = 8  # pictures a request; of 1 … 64 the fastest for ResNet-50 and MobileNetV2 on two cores, see bench/model.py
+_FEW = 2 * _BULK  # fewer pictures fill less than two such requests, so cores would be idle
 _SPOKEN: dict[Plan, str] = {"bf16": "bf16", "mixed": "bf16 and fp32", "fp32": "fp32"}
 _TELEMETRY = "openvino_telemetry"
 _core: list[Any] = []  # none, or the ov.Core
@@ -190,8 +191,8 @@ def differences(
 class OpenVinoRuntime:
     """Runs an export on the CPU; safe to use from several threads.
 
-    Two compiled forms, each made when first needed: up to seven pictures go as one request to a model of any batch size
-    that uses all cores for it; more are cut into requests of eight that run side by side, the last one padded. Two to seven
+    Two compiled forms, each made when first needed: up to fifteen pictures go as one request to a model of any batch size
+    that uses all cores for it; more are cut into requests of eight that run side by side, the last one padded. Two to fifteen
     take the second form when that alone is there: the last pictures of a job are not worth compiling the first.
     """
 
@@ -212,7 +213,7 @@ class OpenVinoRuntime:
 
     def run_heads(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """The features as "embedding", and the logits of each other head, float32 (n, size), in one pass."""
-        is_few = len(pixels) < _BULK and (len(pixels) == 1 or self._few is not None or self._many is None)
+        is_few = len(pixels) < _FEW and (len(pixels) == 1 or self._few is not None or self._many is None)
         return self._run_few(pixels) if is_few else self._run_many(pixels)
 
     def _run_few(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:

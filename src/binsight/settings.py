@@ -29,7 +29,9 @@ class Settings(BaseSettings):
         0.5, ge=0, le=600, description="seconds between 'not ready' and the last new request, at the end"
     )
     api_max_upload_bytes: int = Field(32 * 2**20, ge=1024, le=2**30, description="the largest body of a request")
-    api_max_pixels: int = Field(25_000_000, ge=1, le=2**30, description="the largest picture the API takes")
+    api_max_pixels: int = Field(
+        25_000_000, ge=1, le=2**30, description="the largest JPEG the API takes; of other kinds 40% of it"
+    )
     api_max_k: int = Field(1000, ge=1, le=100_000, description="the most matches one request may ask for")
     api_cors: str = Field("", description="origins of web pages that may call the API, with commas between; none by default")
 

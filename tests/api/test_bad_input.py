@@ -230,14 +230,20 @@ def test_json_of_very_many_lists_and_objects_is_refused_before_it_is_read(http: 
     for path in ("/v1/search", "/v1/items:batch"):
         body = b"[" + b"{}," * 100_000 + b"{}]"
         response = http.post(path, content=body, headers={"content-type": "application/json"})
-        refused(response, 413, "want at most 100,000 lists and objects in a body, got 100,002")
+        refused(response, 413, "want at most 100,000 lists and objects in a body; send fewer")
 
 
 def test_a_long_list_in_the_wrong_place_is_not_written_out(http: httpx.Client, process: Process) -> None:
-    body = b'{"vector": [' + b"1," * 2_000_000 + b"1]}"
+    body = b'{"items": [{"id": "a", "vector": [' + b"1," * 390_000 + b"1]}]}"
     headers = {"content-type": "application/json", "x-request-id": "long-list"}
-    refused(http.post("/v1/search", content=body, headers=headers), 422, "vector: List should have at most")
+    refused(http.post("/v1/items:batch", content=body, headers=headers), 422, "vector: List should have at most")
     assert process.logged(request_id="long-list")["took_ms"] < 1000  # written out, it took several seconds
+
+
+def test_more_values_than_a_batch_has_are_refused_before_they_are_read(http: httpx.Client) -> None:
+    body = b'{"items": [{"id": "a", "vector": [' + b"1," * 400_001 + b"1]}]}"
+    response = http.post("/v1/items:batch", content=body, headers={"content-type": "application/json"})
+    refused(response, 413, "want at most 400,000 values in a body; send fewer items at once")
 
 
 def test_a_body_of_two_lengths_is_refused_and_what_follows_it_is_no_request(process: Process) -> None:

@@ -7,8 +7,9 @@ import hashlib
 import httpx
 import pytest
 
-from binsight.api.keys import check_host, is_loopback, parse_keys
+from binsight.api.keys import check_host, parse_keys
 from binsight.errors import BadSettings
+from binsight.listening import is_loopback
 from binsight.store.exact import ExactStore
 from tests.api.servers import in_process
 from tests.fakes import mean_colour_encoder

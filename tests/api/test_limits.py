@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from binsight.api.places import Turns
 from binsight.encoder import Encoder
 from binsight.errors import CannotBeDone, StoreReadOnly
 from binsight.filters import Filter
@@ -26,6 +27,7 @@ from tests.api.conftest import picture
 from tests.api.pressure import forget_peak, memory_mb, request_bytes
 from tests.api.servers import Process, in_process
 from tests.fakes import MeanColour, mean_colour_encoder
+from tests.hostile import encoded, photo
 from tests.redis_server import wait_until
 
 MB = 2**20
@@ -117,13 +119,12 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_read(process: 
 def test_a_chunked_body_is_refused_at_the_limit_and_the_reason_is_read(http: httpx.Client, process: Process) -> None:
     """R10: also a client that sends on finds the answer."""
     before = rss_mb(process)
-    for kind in ("multipart/form-data; boundary=b", "application/json"):
-        path = "/v1/search"
-        response = http.post(path, content=chunks(9 * MB), headers={"content-type": kind})
-        if kind == "application/json" or response.status_code != 400:  # the form is broken from its first sign
-            assert response.status_code == 413, response.text
-            assert response.json()["type"] == "urn:binsight:TooLarge"
-            assert "at most 4,194,304 bytes" in response.json()["detail"]
+    for path, most in (("/v1/items:batch", "4,194,304"), ("/v1/search", "524,928"), ("/v1/items/a", "524,928")):
+        method = "PUT" if path == "/v1/items/a" else "POST"
+        response = http.request(method, path, content=chunks(9 * MB), headers={"content-type": "application/json"})
+        assert response.status_code == 413, response.text
+        assert response.json()["type"] == "urn:binsight:TooLarge"
+        assert f"at most {most} bytes" in response.json()["detail"]
     opening = b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\n'
     response = http.post(
         "/v1/count",
@@ -131,7 +132,63 @@ def test_a_chunked_body_is_refused_at_the_limit_and_the_reason_is_read(http: htt
         headers={"content-type": "multipart/form-data; boundary=b"},
     )
     assert response.status_code == 413
+    assert "at most 4,194,304 bytes" in response.json()["detail"]
     assert rss_mb(process) < before + 64
+
+
+def test_one_record_takes_no_more_than_its_share_of_json(http: httpx.Client) -> None:
+    longest = {"vector": [-0.123456789012345678e-300] * 15 + [1], "metadata": {"note": "\x7f" * 64_000}}
+    response = http.put(
+        "/v1/items/longest", content=json.dumps(longest, indent=1), headers={"content-type": "application/json"}
+    )
+    assert response.status_code == 200, response.text
+    form = {"metadata": json.dumps({"note": "x" * 524_288})}
+    response = http.put("/v1/items/more", files={"image": picture(9)}, data=form)
+    assert (response.status_code, response.json()["type"]) == (413, "urn:binsight:TooLarge")
+    assert "want metadata of at most 524,288 signs" in response.json()["detail"]
+
+
+def test_pictures_whose_decoding_takes_much_memory_are_taken_up_to_two_fifths_of_the_pixels() -> None:
+    """R10: a PNG takes three times what a JPEG takes."""
+    pixels = photo(1000, 1000)
+
+    async def asked(http: httpx.AsyncClient) -> dict[str, tuple[int, str]]:
+        found = {}
+        for kind, height in (("JPEG", 1000), ("PNG", 480), ("PNG", 481), ("WEBP", 1000)):
+            response = await http.post("/v1/search", files={"image": encoded(pixels[:height], kind)})
+            found[f"{kind} {height}"] = (response.status_code, response.json().get("detail", ""))
+        return found
+
+    encoder = mean_colour_encoder()
+    told = in_process(encoder, ExactStore(encoder.info), asked, api_max_pixels=1_200_000)
+    assert {name: status for name, (status, _) in told.items()} == {
+        "JPEG 1000": 200,
+        "PNG 480": 200,
+        "PNG 481": 422,
+        "WEBP 1000": 422,
+    }
+    assert told["WEBP 1000"][1] == "decoding it takes 20,000,000 bytes, more than 9,600,000; send it smaller, or as JPEG"
+
+
+def test_large_documents_take_turns_and_small_ones_pass_them() -> None:
+    async def told() -> list[str]:
+        turns, said = Turns(small_bytes=10), list[str]()
+
+        async def take(name: str, size_bytes: int) -> None:
+            async with turns.taking(size_bytes):
+                said.append(f"{name} begins")
+                time.sleep(0.02)  # as parsing does: the loop waits
+                await asyncio.sleep(0)
+                said.append(f"{name} ends")
+
+        async with asyncio.TaskGroup() as group:
+            for name, size_bytes in (("first", 11), ("second", 11), ("small", 10)):
+                group.create_task(take(name, size_bytes))
+        return said
+
+    said = asyncio.run(told())
+    assert said.index("second begins") > said.index("first ends")
+    assert said.index("small ends") < said.index("second begins")
 
 
 def rss_mb(process: Process) -> float:
@@ -143,7 +200,7 @@ def test_a_hundred_thousand_parts_are_refused(http: httpx.Client) -> None:
     part = b'--b\r\nContent-Disposition: form-data; name="f%d"\r\n\r\n\r\n'
     body = b"".join(part % number for number in range(60_000))[: 4 * MB - 10]
     response = http.post("/v1/search", content=body, headers={"content-type": "multipart/form-data; boundary=b"})
-    assert (response.status_code, response.json()["detail"]) == (413, "want a form of at most 300 parts")
+    assert (response.status_code, response.json()["detail"]) == (413, "want a form of at most 64 parts")
 
 
 def test_a_part_with_endless_headers_is_refused(http: httpx.Client) -> None:

@@ -32,6 +32,9 @@ FLOODS = {
     "100,000 parts": lambda: request_bytes("POST", "/v1/search", many_parts(), FORM),
     "JSON of objects": lambda: request_bytes("POST", "/v1/items:batch", b"[" + b"{}," * 2_790_000 + b"{}]", JSON),
     "JSON of numbers": lambda: request_bytes("POST", "/v1/search", b'{"vector": [' + b"1," * 4_190_000 + b"1]}", JSON),
+    "JSON of numbers, as a batch": lambda: request_bytes(
+        "POST", "/v1/items:batch", b'{"items": [{"id": "a", "vector": [' + b"1," * 4_190_000 + b"1]}]}", JSON
+    ),
     "photos": lambda: form_request("/v1/count", encoded(photo(1200, 1600), "JPEG")),
 }
 

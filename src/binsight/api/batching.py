@@ -21,9 +21,6 @@ from binsight.vectors import Vectors
 Pixels: TypeAlias = NDArray[np.uint8]  # (h, w, 3)
 
 
-_STEP = 8  # the encoder's runtime on a CPU cuts a larger batch into requests of eight, and pads the last one
-
-
 @dataclass(frozen=True, slots=True)
 class Told:
     """What a model says of one picture. vector: (1, dim)."""
@@ -31,16 +28,6 @@ class Told:
     vector: Vectors
     count: Count | None
     labels: tuple[tuple[str, float], ...] | None
-
-
-def pass_size(waiting: int, most: int) -> int:
-    """How many of those that wait go together: all, but of more than eight no incomplete eight, which would be filled up.
-
-    >>> [pass_size(waiting, 16) for waiting in (1, 7, 8, 9, 15, 16, 40)]
-    [1, 7, 8, 8, 8, 16, 16]
-    """
-    size = min(waiting, most)
-    return size if size < _STEP else size - size % _STEP
 
 
 @final
@@ -91,7 +78,7 @@ class Batcher:
         """What waits, up to `most`; empty when there is nothing more to come."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_closed)
-            return [self._waiting.popleft() for _ in range(pass_size(len(self._waiting), self._most))]
+            return [self._waiting.popleft() for _ in range(min(len(self._waiting), self._most))]
 
     def _answer(self, batch: list[tuple[Pixels, Future[Told]]]) -> None:
         started = perf_counter()

@@ -23,6 +23,7 @@ _SANE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _GONE = 499  # in logs and metrics only: nobody was there to be answered
 _LINGER_S = 2.0
 _SMALL_BYTES = 2**18
+_BREATH_S = 0.001  # between two chunks of large bodies, whoever sends them
 _PIECE_BYTES = 2**18
 _log = logging.getLogger(__name__)
 
@@ -108,9 +109,9 @@ class _Exchange:
         self._turn = turn
 
     async def receive(self) -> Message:
-        if self.bytes_in > _SMALL_BYTES:  # one chunk of one large body for each turn of the loop: others come in between
+        if self.bytes_in > _SMALL_BYTES:  # one chunk of one large body at a time, and others in between
             async with self._turn:
-                await asyncio.sleep(0)
+                await asyncio.sleep(_BREATH_S)
         message = await self._receive()
         if message["type"] == "http.request":
             self.bytes_in += len(message.get("body", b""))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import math
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Literal, TypeAlias, final
 
 from binsight.api.problems import HttpProblem, denied
 from binsight.errors import BadSettings, Overloaded
+from binsight.listening import is_loopback
 
 Scope: TypeAlias = Literal["read", "write"]
 _KEY = re.compile(
@@ -52,21 +52,6 @@ def parse_keys(text: str) -> tuple[ApiKey, ...]:
         if len({getattr(key, what) for key in keys}) < len(keys):
             raise BadSettings(f"BINSIGHT_API_KEYS: two keys have the same {what}; give each its own")
     return tuple(keys)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host, as an option or a Host header names it, is this machine only.
-
-    >>> [is_loopback(host) for host in ("127.0.0.1:8000", "localhost", "[::1]:80", "0.0.0.0", "parts.example")]
-    [True, True, True, False, False]
-    """
-    name = host[1:].partition("]")[0] if host.startswith("[") else host if host.count(":") > 1 else host.partition(":")[0]
-    if name.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def check_host(host: str, keys: tuple[ApiKey, ...], *, allow_anonymous: bool) -> None:

@@ -1,10 +1,12 @@
-"""How much a server takes on: places for requests and bytes, given at once or not at all, and memory, which is waited for."""
+"""How much a server takes on: places, given at once or not at all; memory and turns, which are waited for."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from time import perf_counter
 from typing import final
 
 from binsight.api.problems import busy
@@ -30,6 +32,27 @@ class Budget:
             with self._changed:
                 self._taken -= count
                 self._changed.notify_all()
+
+
+@final
+class Turns:
+    """Large documents one after another, and after each a pause as long as reading it took: the loop has other work, too."""
+
+    def __init__(self, small_bytes: int) -> None:
+        self._small_bytes = small_bytes
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def taking(self, size_bytes: int) -> AsyncIterator[None]:
+        if size_bytes <= self._small_bytes:
+            yield
+            return
+        async with self._turn:
+            started = perf_counter()
+            try:
+                yield
+            finally:
+                await asyncio.sleep(perf_counter() - started)
 
 
 @final

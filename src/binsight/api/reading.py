@@ -21,18 +21,37 @@ from binsight.vectors import Vectors, normalise
 
 M = TypeVar("M", bound=BaseModel)
 MOST_OPENED = 100_000  # brackets and braces of one JSON body: a millisecond for each 5,000
+MOST_VALUES = 400_000  # commas: 256 vectors of 1,536 numbers; ten milliseconds
+_PIECE = 2**16  # signs that are looked at before it is too much already
+MOST_RECORD_BYTES = 2**19  # of one item's metadata as JSON, 64 KB however they are escaped; of a query's words
+_NUMBER_BYTES = 40  # of one number of a vector, with what stands around it
 _ITEMS = b"/v1/items/"
 
 
 def document(text: bytes | str) -> Any:  # any JSON
-    """Raises HttpProblem: 400 for what is no JSON, 413 for so many lists and objects that reading them would hold up others."""
-    opened = text.count(b"{") + text.count(b"[") if isinstance(text, bytes) else text.count("{") + text.count("[")
-    if opened > MOST_OPENED:
-        raise too_large(f"want at most {MOST_OPENED:,} lists and objects in a body, got {opened:,}; send fewer items at once")
+    """Raises HttpProblem: 400 for what is no JSON, 413 for so much in it that reading it would hold up others."""
+    opened = values = 0
+    for start in range(0, len(text), _PIECE):
+        piece = text[start : start + _PIECE]
+        counted = piece if isinstance(piece, bytes) else piece.encode(errors="replace")
+        opened += counted.count(b"{") + counted.count(b"[")
+        values += counted.count(b",")
+        for count, most, what in ((opened, MOST_OPENED, "lists and objects"), (values, MOST_VALUES, "values")):
+            if count > most:
+                raise too_large(f"want at most {most:,} {what} in a body; send fewer items at once")
     try:
         return from_json(text)
     except ValueError as error:
         raise HttpProblem(400, f"the body is not JSON: {error}", name=WrongUse.__name__) from error
+
+
+def most_json(dim: int) -> int:
+    """How many bytes a JSON body with one vector of this dimension may have, and with one item's record or a query's words.
+
+    >>> most_json(512)
+    544768
+    """
+    return MOST_RECORD_BYTES + _NUMBER_BYTES * dim
 
 
 def query_of(body: bytes) -> ByVector | ById:
@@ -86,7 +105,10 @@ def metadata_field(form: Form) -> Metadata:
     unknown = form.fields.keys() - {"metadata"}
     if unknown:
         raise HttpProblem(422, f"want no field but image and metadata, got {ascii(min(unknown))[:100]}", name=WrongUse.__name__)
-    told = document(form.fields.get("metadata", "{}"))
+    text = form.fields.get("metadata", "{}")
+    if len(text) > MOST_RECORD_BYTES:
+        raise too_large(f"want metadata of at most {MOST_RECORD_BYTES:,} signs, got {len(text):,}")
+    told = document(text)
     if not isinstance(told, dict):
         raise BadItem(f"want metadata that is a JSON object, got {type(told).__name__}")
     return metadata_of(told)

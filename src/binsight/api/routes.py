@@ -42,7 +42,7 @@ async def search(request: Request) -> Response:
     """The items most like a picture, a vector or an item of the store, nearest first."""
     server, service = _admitted(request, "read")
     _expect_place(request, service)
-    async with server.bodies.read(request) as body:
+    async with server.bodies.read(request, most_json=reading.most_json(service.store.dim)) as body:
         if isinstance(body, Form):
             return await _found(server, service, body)
         query = reading.query_of(body)
@@ -113,7 +113,7 @@ async def put_item(item_id: str, request: Request) -> Response:
     server, service = _admitted(request, "write")
     _expect_place(request, service)
     item_id = reading.item_id(request)
-    async with server.bodies.read(request) as body:
+    async with server.bodies.read(request, most_json=reading.most_json(service.store.dim)) as body:
         if isinstance(body, Form):
             item = Item(item_id, reading.metadata_field(body))
             return await _put_pictures(service, [item], [reading.one_image(body)])
@@ -182,14 +182,16 @@ async def put_batch(request: Request) -> Response:
     _expect_place(request, service)
     async with server.bodies.read(request) as body:
         if isinstance(body, bytes):
-            batch = wire.VectorBatch.model_validate(reading.document(body))
+            async with server.turns.taking(len(body)):
+                batch = wire.VectorBatch.model_validate(reading.document(body))
             service.expect_fingerprint(batch.fingerprint)
             items = [Item(one.id, reading.metadata_of(one.metadata)) for one in batch.items]
             return await _put_vectors(service, items, [one.vector for one in batch.items])
         unknown = body.fields.keys() - {"items"}
         if unknown or "items" not in body.fields:
             raise BadItem("want a form with parts named image and one field named items, a JSON list of {id, metadata}")
-        records = wire.Records.model_validate({"items": reading.document(body.fields["items"])}).items
+        async with server.turns.taking(len(body.fields["items"])):
+            records = wire.Records.model_validate({"items": reading.document(body.fields["items"])}).items
         if len(records) != len(body.images):
             raise BadItem(f"want one image for each item, got {len(body.images)} images for {len(records)} items")
         items = [Item(one.id, reading.metadata_of(one.metadata)) for one in records]

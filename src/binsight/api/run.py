@@ -23,13 +23,13 @@ from binsight.api.logs import log_as_json
 from binsight.api.metrics import Metrics
 from binsight.api.server import Server
 from binsight.api.service import Service
-from binsight.errors import BadSettings, CannotBeDone
+from binsight.errors import BadSettings
+from binsight.listening import listening
 from binsight.settings import Settings
 from binsight.wiring import Models, open_with
 
 _log = logging.getLogger(__name__)
 _M_MMAP_THRESHOLD = -3  # malloc.h
-_BACKLOG = 2048  # connections that the system keeps until they are taken up
 _GRACE_S = 5.0  # beyond the deadline of a request, for its answer to be read
 
 
@@ -57,7 +57,7 @@ def serve(
         _check_tls(*tls)
     followed = Followed(url, partial(_open, Models(models, settings), settings, read_only))
     server = Server(followed.open, settings, Access(keys, allow_anonymous=allow_anonymous), has_moved=followed.has_moved)
-    with _listening(host, port) as listener:
+    with listening(host, port) as listener:
         _give_memory_back()
         log_as_json()
         ended_by = asyncio.run(_Process(server, settings, tls).run(listener))
@@ -92,27 +92,6 @@ def _open(models: Models, settings: Settings, read_only: bool, url: str, metrics
     except BaseException:
         store.close()
         raise
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    """A bound socket, so that a port that is taken is told before the model is loaded.
-
-    Its protocol is named: of a socket of protocol 0 asyncio does not know that it is TCP, leaves Nagle's algorithm on, and each
-    answer waits 40 ms for the client's acknowledgement of its headers.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror as error:
-        raise BadSettings(f"want a host to listen on, got {host!r}: {error.strerror}") from error
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise CannotBeDone(f"cannot listen on {host} port {port}: {error}; choose another with --port") from error
-    return listener
 
 
 @final

@@ -11,8 +11,9 @@ from starlette.requests import Request
 
 from binsight.api.keys import Access, Scope
 from binsight.api.metrics import Metrics
-from binsight.api.places import Places
+from binsight.api.places import Places, Turns
 from binsight.api.problems import HttpProblem, busy
+from binsight.api.reading import MOST_RECORD_BYTES
 from binsight.api.service import Service
 from binsight.api.uploads import Bodies
 from binsight.errors import BinsightError
@@ -21,7 +22,7 @@ from binsight.settings import Settings
 CALLER = "binsight.caller"  # in a request's scope: the name of its key
 _LOOK_S = 0.5  # between looks at the alias
 _LOOK_AGAIN_S = 5.0  # after one that could not be followed
-_HELD_UPLOADS = 3  # bodies of the largest size that may be held together
+_HELD_UPLOADS = 2  # bodies of the largest size that may be held together
 _HELD_ANSWERS_BYTES = 96 * 2**20
 _log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Server:
         self.metrics = Metrics()
         most = settings.api_max_upload_bytes
         self.bodies = Bodies(most, Places("bytes of uploads", _HELD_UPLOADS * most))
+        self.turns = Turns(MOST_RECORD_BYTES)
         self.answers = Places("bytes of answers", _HELD_ANSWERS_BYTES)
         self.service: Service | None = None
         self.failure: BaseException | None = None

@@ -13,7 +13,7 @@ from binsight.api.metrics import Metrics, Stage
 from binsight.api.places import Budget, Places
 from binsight.api.reach import Reach
 from binsight.encoder import Encoder
-from binsight.errors import ModelMismatch
+from binsight.errors import BadImage, ModelMismatch
 from binsight.images import Limits, decoding_bytes
 from binsight.search import Searcher
 from binsight.settings import Settings
@@ -22,8 +22,9 @@ from binsight.store.base import VectorStore
 T = TypeVar("T")
 _READERS = 4  # threads that ask the store
 _WRITERS = 16  # threads that change it: a shared server syncs together what arrives together
-_WARM_SIZES = (1, 2, 4, 8)  # what the model is compiled for: one picture, few, and many
+_WARM_SIZES = (1, 2, 4, 8, 16)  # what the model is compiled for: one picture, few, and many
 _DECODING_BYTES = 160 * 2**20  # of pictures that are decoded at the same time
+_PIXEL_BYTES = 8  # that decoding may take for each pixel of the largest picture: a JPEG takes six, other kinds up to twenty
 
 
 @final
@@ -43,6 +44,7 @@ class Service:
         self._picture_calls = Places("store calls of pictures", settings.api_queue)  # a picture that was encoded finds one
         self._limits = Limits(max_bytes=settings.api_max_upload_bytes, max_pixels=settings.api_max_pixels)
         self._memory = Budget(_DECODING_BYTES)
+        self._most_decoding_bytes = _PIXEL_BYTES * settings.api_max_pixels
         self._metrics = metrics
         for size in _WARM_SIZES:
             encoder.warm_up(min(size, settings.api_batch))
@@ -95,7 +97,12 @@ class Service:
 
     def _decoded(self, image: bytes) -> Pixels:
         started = perf_counter()
-        with self._memory.taking(decoding_bytes(image)):
+        wanted = decoding_bytes(image)
+        if wanted > self._most_decoding_bytes:
+            raise BadImage(
+                f"decoding it takes {wanted:,} bytes, more than {self._most_decoding_bytes:,}; send it smaller, or as JPEG"
+            )
+        with self._memory.taking(wanted):
             pixels = self.encoder.preprocess.pixels(image, limits=self._limits)
         self._metrics.stage("decode", perf_counter() - started)
         return pixels

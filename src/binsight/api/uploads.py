@@ -16,8 +16,8 @@ from binsight.api.problems import HttpProblem, too_large
 
 JSON_TYPE = "application/json"
 FORM_TYPE = "multipart/form-data"
-MOST_PARTS = 300  # of a form: the pictures of a batch, and a few fields
-MOST_TEXT_BYTES = 8 * 2**20  # of all fields together that are no pictures, and of a JSON body
+MOST_PARTS = 64  # of a form: the pictures of a batch, and a few fields
+MOST_TEXT_BYTES = 8 * 2**20  # of all fields together that are no pictures, and of a JSON body of many items
 _FILE_FIELD = "image"
 
 
@@ -45,9 +45,10 @@ class Bodies:
     held: Places
 
     @asynccontextmanager
-    async def read(self, request: Request) -> AsyncIterator[bytes | Form]:
+    async def read(self, request: Request, *, most_json: int = MOST_TEXT_BYTES) -> AsyncIterator[bytes | Form]:
         """The body of a request, JSON as bytes or a Form, for the time of the `with`.
 
+        most_json: bytes of a JSON body.
         Raises HttpProblem: 413 too large or too many parts, 415 another type, 400 a broken form, 503 too much is held already.
         """
         coding = request.headers.get("content-encoding", "identity")
@@ -55,7 +56,7 @@ class Bodies:
             detail = f"want a body as it is, got the content encoding {_shown(coding)}"
             raise HttpProblem(415, detail, headers={"Accept-Encoding": "identity"})
         kind, options = parse_options_header(request.headers.get("content-type"))
-        counted = _Counted(self, request, MOST_TEXT_BYTES if kind == JSON_TYPE.encode() else self.most_bytes)
+        counted = _Counted(self, request, most_json if kind == JSON_TYPE.encode() else self.most_bytes)
         try:
             if kind == JSON_TYPE.encode():
                 yield b"".join([chunk async for chunk in counted.chunks()])
@@ -96,7 +97,7 @@ class _Counted:
         self._held.give_back(self._came)
 
     def _too_large(self) -> HttpProblem:
-        return too_large(f"want a body of at most {self._most:,} bytes; send a smaller picture, or fewer at once")
+        return too_large(f"want a body of at most {self._most:,} bytes here; send less at once")
 
 
 @final

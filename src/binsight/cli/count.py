@@ -10,7 +10,8 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from binsight.cli.output import interval, print_json, print_table, progress_on_stderr, say
+from binsight.cli.output import print_json, print_table, progress_on_stderr, say
+from binsight.counting import interval_in_words
 from binsight.documents import count_json
 from binsight.encoder import Encoder
 from binsight.errors import BadImage, BadSettings
@@ -73,4 +74,5 @@ def _json(path: str, answer: Count | BadImage) -> dict[str, Any]:  # JSON
 
 
 def _row(path: str, answer: Count) -> tuple[str, ...]:
-    return path, str(answer.value), f"{answer.probabilities[answer.value]:.0%}", f"{answer.expected:.1f}", interval(answer)
+    sure = f"{answer.probabilities[answer.value]:.0%}"
+    return path, str(answer.value), sure, f"{answer.expected:.1f}", interval_in_words(answer)

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from binsight import __version__
+from binsight.cli import app as screens
 from binsight.cli import count, data, demo, evaluate, export, index, join, search, serve, store, train, tune
 from binsight.cli.entry import run_app
 
@@ -33,6 +34,7 @@ app.add_typer(evaluate.app, name="evaluate")
 app.command("export")(export.export)
 app.command("join")(join.join)
 app.command("serve")(serve.serve)
+app.command("app")(screens.app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from binsight.paths import shown
-from binsight.records import Count, Metadata
+from binsight.records import Metadata
 from binsight.store.base import SOURCE_KEY
 
 _SURROGATES = re.compile("[\ud800-\udfff]+")
@@ -47,13 +47,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     for row in rows:
         table.add_row(*(Text(_printable(cell)) for cell in row))
     Console(soft_wrap=not sys.stdout.isatty()).print(table)
-
-
-def interval(count: Count) -> str:
-    """The calibrated interval in words: `2 to 4`, `more than 9`."""
-    most = len(count.probabilities) - 1
-    low, high = (f"more than {most}" if bound > most else str(bound) for bound in (count.low, count.high))
-    return low if low == high else f"{low} to {high}"
 
 
 def told(metadata: Metadata, *, without: Sequence[str] = ()) -> str:

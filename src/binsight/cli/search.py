@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from binsight.cli.output import interval, print_json, print_table, say, show, told
+from binsight.cli.output import print_json, print_table, say, show, told
+from binsight.counting import interval_in_words
 from binsight.documents import answer_json
 from binsight.filters import as_filter
 from binsight.paths import shown
@@ -48,7 +49,7 @@ def search(
         print_json({"query": shown(image)} | answer_json(found.answer, took))
         return 0
     if (seen := found.answer.count) is not None:
-        show(f"items in the picture: {seen.value} ({interval(seen)})")
+        show(f"items in the picture: {seen.value} ({interval_in_words(seen)})")
     rows = [
         (str(rank), f"{match.score:.3f}", match.item.id, told(match.item.metadata, without=("path",)))
         for rank, match in enumerate(matches, start=1)

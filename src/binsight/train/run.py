@@ -22,6 +22,7 @@ from torch import nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from binsight import checkpoint, errors
+from binsight.backbone import random_config
 from binsight.checkpoint import Checkpoint, Heads, NetworkConfig
 from binsight.counting import Calibration, CountKind, fit_calibration, logit_columns
 from binsight.data.source import Refusal
@@ -30,7 +31,7 @@ from binsight.errors import BadSettings, CannotBeDone, MissingExtra, UnknownMode
 from binsight.evaluate import Figures
 from binsight.mixed_precision import has_bf16
 from binsight.model_folder import licence_text, write_model
-from binsight.network import BinNet, build, random_config, set_frozen
+from binsight.network import BinNet, build, set_frozen
 from binsight.preprocess import Preprocess
 from binsight.train.card import model_card
 from binsight.train.config import TrainConfig

@@ -1,0 +1,155 @@
+"""What the screens say, in sentences and lines: pure functions of what was found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from binsight.app.survey import Survey, value_text
+from binsight.audit import disagreement, is_in_interval
+from binsight.counting import interval_in_words
+from binsight.errors import BadImage, BinsightError, WrongUse
+from binsight.origin import source_of
+from binsight.records import Answer, Count, Item, Match, StoreInfo
+from binsight.store.base import SOURCE_KEY
+
+Rows = list[tuple[str, str]]
+
+_LONGEST_CELL = 2000
+_HIDDEN = ("path",)  # of a store's details: where the server keeps its files is no visitor's business
+_LIKELY = 0.5  # of P(recorded), from which on a count supports the books
+
+
+def caption(match: Match, survey: Survey) -> str:
+    """What stands under a match: its score and id, its label, and where the record says how many there are and where.
+
+    >>> caption(Match(Item("RAM-1", {"label": "ram"}), 0.934), Survey(0, 0))
+    '0.93 · RAM-1 · ram'
+    """
+    metadata = match.item.metadata
+    parts = [f"{match.score:.2f}", match.item.id]
+    label = value_text(metadata.get("label"))
+    if label and label != match.item.id:
+        parts.append(label)
+    for name in (survey.quantity_name, survey.place_name):
+        value = value_text(metadata.get(name)) if name else None
+        if value:
+            parts.append(f"{name} {value}")
+    return " · ".join(parts)
+
+
+def said_of(answer: Answer, *, min_score: float, where: str | None, total: int) -> str:
+    """What became of a search, in a sentence. answer: its matches before the cut-off."""
+    near = [match for match in answer.matches if match.score >= min_score]
+    if near:
+        how_many = "One item looks" if len(near) == 1 else f"{len(near)} items look"
+        return f"{how_many} like it; the nearest is {near[0].item.id}, with a score of {near[0].score:.2f}."
+    if not total:
+        return "The store holds no items yet, so nothing can be found in it."
+    if not answer.matches:
+        return f"No item of the store passes the filter {where}. Loosen it." if where else "The store gave no item."
+    best = answer.matches[0]
+    return (
+        f"Nothing in the store is near enough: the nearest item, {best.item.id}, has a score of {best.score:.2f}, and the "
+        f"cut-off is {min_score:.2f}. Lower the cut-off, crop the photo to the part, or take one from closer by."
+    )
+
+
+def said_of_like(matches: Sequence[Match], item_id: str) -> str:
+    """What became of asking for more like an item. matches: those above the cut-off."""
+    if not matches:
+        return f"Nothing else in the store is near enough to {item_id}. Lower the cut-off, or loosen the filter."
+    how_many = "One other item looks" if len(matches) == 1 else f"{len(matches)} other items look"
+    return f"{how_many} like {item_id}; the nearest is {matches[0].item.id}, with a score of {matches[0].score:.2f}."
+
+
+def record_rows(item: Item) -> Rows:
+    """An item's record as (field, value): the id, then its fields, then the file it came from."""
+    rows = [("id", item.id)]
+    rows += [(name, _cell(value)) for name, value in item.metadata.items() if name != SOURCE_KEY]
+    uri = source_of(item).get("uri")
+    return [*rows, ("picture", uri)] if isinstance(uri, str) else rows
+
+
+def _cell(value: object) -> str:
+    text = value_text(value)
+    told = text if text is not None else "–" if value is None else json.dumps(value, ensure_ascii=False)
+    return told if len(told) <= _LONGEST_CELL else told[: _LONGEST_CELL - 1] + "…"
+
+
+def match_rows(matches: Sequence[Match]) -> list[tuple[str, str, str]]:
+    """(score, id, the record in words) of each match."""
+    return [
+        (f"{match.score:.3f}", match.item.id, "; ".join(f"{name} {value}" for name, value in record_rows(match.item)[1:]))
+        for match in matches
+    ]
+
+
+def said_of_count(count: Count) -> str:
+    """A count in a sentence."""
+    items = "1 item" if count.value == 1 else f"{count.value} items"
+    sure = count.probabilities[count.value]
+    return f"The photo most likely shows {items} ({sure:.0%} sure); the interval is {interval_in_words(count)}."
+
+
+def said_of_books(count: Count, recorded: int) -> str:
+    """Whether a count and the recorded quantity agree, in a sentence."""
+    chance = 1 - disagreement(count, recorded)
+    most = len(count.probabilities) - 1
+    told = f"{recorded} (or any number above {most})" if recorded > most else str(recorded)
+    if recorded == count.value or chance >= _LIKELY:
+        return f"They agree: the books say {recorded}, and the photo shows {told} with a probability of {chance:.0%}."
+    if is_in_interval(count, recorded):
+        return f"They may agree: the books say {recorded}, which the interval holds, with a probability of {chance:.0%}."
+    return f"They disagree: the books say {recorded}, but the photo shows {told} with a probability of {chance:.0%} only."
+
+
+def distribution(count: Count) -> list[tuple[str, float]]:
+    """P(i items) for each i, and for more than the model tells apart: (name, probability)."""
+    most = len(count.probabilities) - 1
+    return [*((str(i), p) for i, p in enumerate(count.probabilities)), (f">{most}", count.more)]
+
+
+def store_rows(info: StoreInfo, name: str) -> Rows:
+    """What is known of a store as (name, value)."""
+    rows = [
+        ("answers come from", name),
+        ("items", f"{info.items:,}"),
+        ("model", info.model.rstrip("/").rpartition("/")[2]),
+        ("vector length", str(info.dim)),
+        ("fingerprint", info.fingerprint),
+        ("made", info.created or "not known"),
+    ]
+    return rows + [(one.replace("_", " "), _cell(value)) for one, value in info.detail.items() if one not in _HIDDEN]
+
+
+def sentence_of(error: BinsightError) -> str:
+    """An error as a visitor reads it: a whole sentence, and no traceback.
+
+    >>> sentence_of(BadImage("an empty file"))
+    'The photo cannot be used: an empty file.'
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, BadImage):
+        text = f"The photo cannot be used: {text}"
+    elif isinstance(error, WrongUse):
+        text = f"That cannot be done as asked: {text}"
+    else:
+        text = f"That cannot be done now: {text}"
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def short_caption(item: Item) -> str:
+    """An item's id and label."""
+    label = value_text(item.metadata.get("label"))
+    return f"{item.id} · {label}" if label and label != item.id else item.id
+
+
+def said_of_survey(survey: Survey) -> str:
+    """What was looked at, in a sentence."""
+    if not survey.looked_at:
+        return "The store holds no items yet."
+    names = ", ".join(one.name for one in survey.fields) or "none"
+    if survey.looked_at < survey.total:
+        return f"The store holds {survey.total:,} items; from {survey.looked_at:,} of them: fields to filter by are {names}."
+    return f"The store holds {survey.total:,} items; fields to filter by are {names}."

@@ -1,0 +1,67 @@
+"""Filters from what is chosen on the screen: their texts, and that they let through what is meant."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from binsight.app.conditions import Line, where_of
+from binsight.app.survey import survey_of
+from binsight.errors import BadFilter
+from binsight.filters import Filter
+from binsight.records import Item
+
+ITEMS = [
+    Item("a", {"label": "ram", "quantity": 4, "spare": True, "tags": ["new", 7], "name": 'DDR "4"'}),
+    Item("b", {"label": "disk", "quantity": 1, "spare": False, "tags": ["old"]}),
+    Item("c", {"label": "fan", "quantity": 9, "tags": []}),
+]
+SURVEY = survey_of(ITEMS, 3, random.Random(0))
+
+
+def passing(*lines: Line, typed: str = "") -> str:
+    where = where_of(lines, typed, SURVEY)
+    assert where is not None
+    return "".join(item.id for item in ITEMS if Filter(where).matches(item.metadata))
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        (Line("label", "is", ("ram",)), "a"),
+        (Line("label", "is", ("ram", "fan")), "ac"),
+        (Line("label", "is not", ("ram", "fan")), "b"),
+        (Line("name", "is", ('DDR "4"',)), "a"),
+        (Line("quantity", "at least", ("4",)), "ac"),
+        (Line("quantity", "at most", ("4",)), "ab"),
+        (Line("quantity", "is", (" 9 ",)), "c"),
+        (Line("spare", "is", ("no",)), "b"),
+        (Line("tags", "is", ("new", "old")), "ab"),
+        (Line("tags", "is", ("7",)), "a"),
+        (Line("tags", "is not", ("new",)), "bc"),
+        (Line("unknown", "is not", ("x",)), "abc"),
+        (Line("quantity_2", "at least", ("1",)), ""),
+    ],
+)
+def test_a_line_lets_through_what_it_says(line: Line, wanted: str) -> None:
+    assert passing(line) == wanted
+
+
+def test_lines_and_a_typed_filter_hold_together() -> None:
+    least = Line("quantity", "at least", ("1",))
+    assert passing(least, Line("label", "is not", ("fan",)), typed='label = "ram" or label = "fan"') == "a"
+    assert passing(typed="quantity = 1 or quantity = 9") == "bc"
+
+
+def test_lines_that_are_not_filled_in_do_not_count() -> None:
+    assert where_of([Line(None, "is", ("x",)), Line("label", "is", ())], "  ", SURVEY) is None
+
+
+def test_what_cannot_be_a_filter_is_told() -> None:
+    with pytest.raises(BadFilter, match="want a number for quantity, got 'many'"):
+        where_of([Line("quantity", "is", ("many",))], "", SURVEY)
+    with pytest.raises(BadFilter, match="want one value for quantity at least, got 2"):
+        where_of([Line("quantity", "at least", ("1", "2"))], "", SURVEY)
+    with pytest.raises(BadFilter):
+        where_of([], 'label == "ram"', SURVEY)

@@ -1,0 +1,248 @@
+"""The screens as an engineer meets them: Debian's Chromium, driven by Playwright, on a store of painted pictures."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
+
+from tests.app.conftest import bin_photo, chromium
+from tests.fakes import paint
+
+PHONE: ViewportSize = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = chromium()
+    with sync_playwright() as play:
+        running = play.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    """One page for all tests, as one visitor has it: nothing may be asked of any other host, and no script may fail."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    found = context.new_page()
+    hosts: set[str | None] = set()
+    failures: list[str] = []
+    found.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+    found.on("pageerror", lambda error: failures.append(str(error)))
+    found.set_default_timeout(20_000)
+    found.goto(url)
+    yield found
+    assert hosts - {None} == {"127.0.0.1"}  # None: data: and blob:
+    assert failures == []
+    context.close()
+
+
+@pytest.fixture
+def fresh(page: Page, url: str) -> Page:
+    """The page as after a reload, on a desktop's screen."""
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.goto(url)
+    expect(page.get_by_role("tab", name="Find a part")).to_be_visible()
+    return page
+
+
+def choose_photo(page: Page, name: str, path: Path) -> None:
+    page.locator(f"#{name}-photo input[type=file]").set_input_files(path)
+
+
+def captions(page: Page) -> list[str]:
+    return page.locator("#find-matches .caption-label").all_inner_texts()
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+
+
+def said(page: Page, name: str) -> Locator:
+    return page.locator(f"#{name}-said")
+
+
+def test_a_photo_finds_what_looks_like_it_and_a_click_shows_its_record(fresh: Page, tmp_path: Path) -> None:
+    choose_photo(fresh, "find", paint(tmp_path / "query.png", (200, 30, 30), (96, 72)))
+    expect(said(fresh, "find")).to_contain_text("5 items look like it; the nearest is RAM-1, with a score of 1.00.")
+    assert captions(fresh)[:2] == ["1.00 · RAM-1 · ram · quantity 4 · shelf A1", "0.98 · RAM-2 · ram · quantity 1 · shelf B2"]
+    fresh.locator("#find-matches button.thumbnail-item").first.click()
+    expect(fresh.locator("#find-record")).to_contain_text("The record of RAM-1")
+    expect(fresh.locator("#find-record")).to_contain_text("0.png")
+    fresh.get_by_role("button", name="More like this").click()
+    expect(said(fresh, "find")).to_contain_text("4 other items look like RAM-1; the nearest is RAM-2")
+    assert captions(fresh)[0].startswith("0.98 · RAM-2")
+
+
+def test_filters_come_from_the_store_and_what_is_too_far_is_told(fresh: Page, tmp_path: Path) -> None:
+    fresh.get_by_role("button", name="How many, how near, and which").click()
+    fresh.locator("#find-field-1 input").click()
+    assert set(fresh.get_by_role("option").all_inner_texts()) >= {"label", "quantity", "shelf", "note", "path"}
+    fresh.get_by_role("option", name="shelf").click()
+    fresh.locator("#find-value-1 input").click()
+    fresh.get_by_role("option", name="A1").click()
+    choose_photo(fresh, "find", paint(tmp_path / "query.png", (200, 30, 30), (96, 72)))
+    expect(said(fresh, "find")).to_contain_text("2 items look like it; the nearest is RAM-1")
+    fresh.locator("#find-where textarea, #find-where input").first.fill("quantity > 5")
+    fresh.keyboard.press("Enter")
+    expect(said(fresh, "find")).to_contain_text("One item looks like it; the nearest is FAN-1")
+    fresh.locator("#find-cut-off input[type=number]").fill("0.9")
+    fresh.get_by_role("button", name="Find", exact=True).click()
+    expect(said(fresh, "find")).to_contain_text("Nothing in the store is near enough: the nearest item, FAN-1, has a score of")
+    fresh.locator("#find-where textarea, #find-where input").first.fill("quantity >")
+    fresh.get_by_role("button", name="Find", exact=True).click()
+    expect(said(fresh, "find")).to_contain_text("That cannot be done as asked: ")
+
+
+def test_what_a_record_says_is_text_and_nothing_else(fresh: Page, tmp_path: Path) -> None:
+    choose_photo(fresh, "find", paint(tmp_path / "query.png", (120, 120, 30), (96, 72)))
+    expect(said(fresh, "find")).to_contain_text("the nearest is <b>BOLD</b>")
+    fresh.locator("#find-matches button.thumbnail-item").first.click()
+    expect(fresh.locator("#find-record")).to_contain_text("<script>document.title='hacked'</script>")
+    expect(fresh.locator("#find-record")).to_contain_text(
+        "${document.title='hacked'} {{value}} ![x](http://elsewhere.example/x.png)"
+    )
+    assert fresh.title() == "binsight"
+
+
+def test_a_tap_crops_the_photo(fresh: Page, tmp_path: Path) -> None:
+    """Left half red, right half green: what is tapped is found."""
+    photo = paint(tmp_path / "halves.png", (200, 30, 30), (1000, 750))
+    from PIL import Image
+
+    image = Image.open(photo)
+    image.paste((30, 200, 30), (500, 0, 1000, 750))
+    image.save(photo)
+    choose_photo(fresh, "find", photo)
+    expect(fresh.locator("#find-photo img")).to_be_visible()
+    shown = fresh.locator("#find-photo img").bounding_box()
+    assert shown is not None
+    fresh.mouse.click(shown["x"] + shown["width"] * 0.85, shown["y"] + shown["height"] * 0.5)
+    expect(fresh.locator("#find-view img")).to_be_visible()
+    expect(said(fresh, "find")).to_contain_text("FAN-1")
+    fresh.mouse.click(shown["x"] + shown["width"] * 0.85, shown["y"] + shown["height"] * 0.5)
+    expect(said(fresh, "find")).to_contain_text("the nearest is FAN-1, with a score of 1.00")
+
+
+def test_a_bin_is_counted_and_compared_with_the_books(fresh: Page, tmp_path: Path) -> None:
+    open_tab(fresh, "Count a bin")
+    choose_photo(fresh, "count", bin_photo(tmp_path / "two.png", 2))
+    expect(said(fresh, "count")).to_contain_text("The photo most likely shows 2 items (80% sure); the interval is 2 to 3.")
+    expect(fresh.locator("#count-books")).to_contain_text("Give the bin's id or the recorded quantity")
+    expect(fresh.locator("#count-plot")).to_be_visible()
+    fresh.locator("#count-id input, #count-id textarea").first.fill("DISK-1")
+    fresh.get_by_role("button", name="Count", exact=True).click()
+    expect(fresh.locator("#count-books")).to_contain_text(
+        "They agree: the books say 2, and the photo shows 2 with a probability of 80%."
+    )
+    expect(fresh.locator("#count-record")).to_contain_text("The record of DISK-1")
+    fresh.locator("#count-recorded input, #count-recorded textarea").first.fill("5")
+    fresh.get_by_role("button", name="Count", exact=True).click()
+    expect(fresh.locator("#count-books")).to_contain_text("They disagree: the books say 5")
+    fresh.locator("#count-id input, #count-id textarea").first.fill("NONE")
+    fresh.get_by_role("button", name="Count", exact=True).click()
+    expect(said(fresh, "count")).to_contain_text("the store holds no item NONE")
+
+
+def test_many_are_sorted_by_their_disagreement(fresh: Page, tmp_path: Path) -> None:
+    rows = ["path,id,quantity", "a.png,A,2", "b.png,B,3", "c.png,C,5", "gone.png,D,1", "bad.png,E,1"]
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    with zipfile.ZipFile(tmp_path / "bins.zip", "w") as out:
+        out.writestr("manifest.csv", "\n".join(rows))
+        out.write(tmp_path / "bad.png", "bad.png")
+        for name in "abc":
+            out.write(bin_photo(tmp_path / f"{name}.png", 2), f"{name}.png")
+    open_tab(fresh, "Check many")
+    fresh.locator("#check-files input[type=file]").set_input_files(tmp_path / "bins.zip")
+    expect(said(fresh, "check")).to_contain_text(
+        "3 photos were checked: 1 disagrees with the books. 2 rows or photos were refused"
+    )
+    cells = fresh.locator("#check-rows tbody tr td:nth-child(-n+5)").all_inner_texts()
+    assert cells == ["C", "5", "2", "disagrees", "1.0", "B", "3", "2", "may agree", "0.8", "A", "2", "2", "agrees", "0.2"]
+    assert fresh.locator("#check-photos .caption-label").all_inner_texts() == [
+        "C: recorded 5, seen 2", "B: recorded 3, seen 2", "A: recorded 2, seen 2",
+    ]  # fmt: skip
+    with fresh.expect_download() as download:
+        fresh.locator("#check-csv").click()
+    table = list(csv.DictReader(Path(download.value.path()).read_text(encoding="utf-8").splitlines()))
+    assert [(row["id"], row["disagreement"]) for row in table] == [("C", "1.0"), ("B", "0.8"), ("A", "0.2"), ("", ""), ("", "")]
+
+
+def test_a_folder_is_checked_too(fresh: Page, tmp_path: Path) -> None:
+    bin_photo(tmp_path / "stock/bins/a.png", 2)
+    (tmp_path / "stock/stock.csv").write_text("path,pieces\nbins/a.png,4\n")
+    open_tab(fresh, "Check many")
+    fresh.locator("#check-folder input[type=file]").set_input_files(tmp_path / "stock")
+    expect(said(fresh, "check")).to_contain_text("want a column quantity, count, stock, or a name for it in the manifest")
+    fresh.locator("#check-column input, #check-column textarea").first.fill("pieces")
+    fresh.get_by_role("button", name="Check", exact=True).click()
+    expect(said(fresh, "check")).to_contain_text("One photo was checked: 1 disagrees with the books.")
+
+
+def test_what_is_no_photo_or_too_large_is_told_in_a_sentence(fresh: Page, tmp_path: Path) -> None:
+    """Also after an example, whose click must not bring back Gradio's own reading of photos."""
+    fresh.locator(".gallery-item:visible").first.click()
+    expect(said(fresh, "find")).to_contain_text("5 items look like it")
+    fresh.get_by_label("Remove Image").first.click()
+    expect(said(fresh, "find")).to_contain_text("Take or choose a photo")
+    (tmp_path / "note.png").write_bytes(b"this is no picture")
+    choose_photo(fresh, "find", tmp_path / "note.png")
+    expect(said(fresh, "find")).to_contain_text("The photo cannot be used: not a picture")
+    (tmp_path / "large.jpg").write_bytes(b"\xff\xd8\xff" + bytes(30_000_000))
+    fresh.get_by_label("Remove Image").first.click()
+    choose_photo(fresh, "find", tmp_path / "large.jpg")
+    expect(said(fresh, "find")).to_contain_text("The photo cannot be used: too large: 30,000,003 bytes")
+
+
+def test_the_store_is_told(fresh: Page) -> None:
+    open_tab(fresh, "The store")
+    expect(fresh.locator("#store-about")).to_contain_text("colour-counter")
+    expect(said(fresh, "store")).to_contain_text(
+        "The store holds 5 items; fields to filter by are label, note, path, quantity, shelf."
+    )
+    assert len(fresh.locator("#store-sample .caption-label").all_inner_texts()) == 5
+    fresh.get_by_role("button", name="Check its health").click()
+    expect(said(fresh, "store")).to_contain_text("The store is sound")
+
+
+def test_everything_is_reached_by_the_keyboard(fresh: Page, tmp_path: Path) -> None:
+    choose_photo(fresh, "find", paint(tmp_path / "query.png", (200, 30, 30), (96, 72)))
+    expect(said(fresh, "find")).to_contain_text("the nearest is RAM-1")
+    reached = []
+    for _ in range(60):
+        fresh.keyboard.press("Tab")
+        reached.append(
+            fresh.evaluate("document.activeElement.innerText || document.activeElement.getAttribute('aria-label') || ''")
+        )
+        if fresh.evaluate(
+            "document.activeElement.closest('#find-matches') !== null && document.activeElement.matches('.thumbnail-item')"
+        ):
+            break
+    assert any("Count a bin" in one for one in reached), reached
+    assert any(one.strip() == "Find" for one in reached), reached
+    fresh.keyboard.press("Enter")
+    expect(fresh.locator("#find-record")).to_contain_text("The record of RAM-1")
+    fresh.get_by_role("tab", name="Find a part").focus()
+    fresh.keyboard.press("Tab")
+    fresh.keyboard.press("Enter")
+    expect(fresh.locator("#count-go")).to_be_visible()
+
+
+def test_it_fits_a_phone(fresh: Page, tmp_path: Path) -> None:
+    fresh.set_viewport_size(PHONE)
+    choose_photo(fresh, "find", paint(tmp_path / "query.png", (200, 30, 30), (96, 72)))
+    expect(said(fresh, "find")).to_contain_text("the nearest is RAM-1")
+    fresh.locator("#find-matches button.thumbnail-item").first.click()
+    expect(fresh.locator("#find-record")).to_contain_text("The record of RAM-1")
+    expect(fresh.locator("#find-record")).to_be_in_viewport()
+    for name in ("Find a part", "Count a bin", "Check many", "The store"):
+        open_tab(fresh, name)
+        assert fresh.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name

@@ -1,0 +1,98 @@
+"""What the screens say."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from binsight.app.survey import Survey, survey_of
+from binsight.app.wording import (
+    caption,
+    distribution,
+    match_rows,
+    record_rows,
+    said_of,
+    said_of_books,
+    said_of_count,
+    store_rows,
+)
+from binsight.records import Answer, Count, Item, Match, StoreInfo
+
+RAM = Item(
+    "RAM-1",
+    {"label": "ram", "quantity": 4, "shelf": "A1", "tags": ["x"], "none": None, "_source": {"root": "/srv", "uri": "a.jpg"}},
+)
+FAN = Item("FAN-2", {"label": "fan"})
+FOUND = Answer([Match(RAM, 0.913), Match(FAN, 0.42)])
+COUNT = Count(value=2, expected=1.75, probabilities=(0.05, 0.1, 0.6, 0.05), more=0.2, low=1, high=2)
+
+
+def test_a_caption_tells_score_id_label_stock_and_place() -> None:
+    survey = survey_of([RAM], 1, random.Random(0))
+    assert caption(FOUND.matches[0], survey) == "0.91 · RAM-1 · ram · quantity 4 · shelf A1"
+    assert caption(FOUND.matches[1], survey) == "0.42 · FAN-2 · fan"
+
+
+def test_matches_are_told_with_the_nearest() -> None:
+    assert (
+        said_of(FOUND, min_score=0.5, where=None, total=2)
+        == "One item looks like it; the nearest is RAM-1, with a score of 0.91."
+    )
+    assert said_of(FOUND, min_score=0.0, where=None, total=2).startswith("2 items look like it")
+
+
+@pytest.mark.parametrize(
+    ("answer", "where", "total", "wanted"),
+    [
+        (FOUND, None, 2, "Nothing in the store is near enough: the nearest item, RAM-1, has a score of 0.91, and"),
+        (Answer([]), "quantity > 9", 2, "No item of the store passes the filter quantity > 9. Loosen it."),
+        (Answer([]), None, 0, "The store holds no items yet, so nothing can be found in it."),
+    ],
+)  # fmt: skip
+def test_that_nothing_was_found_is_told_with_its_reason(answer: Answer, where: str | None, total: int, wanted: str) -> None:
+    assert said_of(answer, min_score=0.95, where=where, total=total).startswith(wanted)
+
+
+def test_a_record_shows_every_field_and_not_where_the_server_keeps_its_files() -> None:
+    assert record_rows(RAM) == [
+        ("id", "RAM-1"), ("label", "ram"), ("quantity", "4"), ("shelf", "A1"), ("tags", '["x"]'), ("none", "–"),
+        ("picture", "a.jpg"),
+    ]  # fmt: skip
+    assert match_rows(FOUND.matches)[1] == ("0.420", "FAN-2", "label fan")
+
+
+def test_a_count_is_told_with_its_certainty_and_interval() -> None:
+    assert said_of_count(COUNT) == "The photo most likely shows 2 items (60% sure); the interval is 1 to 2."
+    open_ended = Count(1, 1.0, (0.1, 0.4), 0.5, 1, 2)
+    assert said_of_count(open_ended) == "The photo most likely shows 1 item (40% sure); the interval is 1 to more than 1."
+
+
+@pytest.mark.parametrize(
+    ("recorded", "wanted"),
+    [
+        (2, "They agree: the books say 2, and the photo shows 2 with a probability of 60%."),
+        (1, "They may agree: the books say 1, which the interval holds, with a probability of 10%."),
+        (3, "They disagree: the books say 3, but the photo shows 3 with a probability of 5% only."),
+        (7, "They disagree: the books say 7, but the photo shows 7 (or any number above 3) with a probability of 20% only."),
+    ],
+)
+def test_count_and_books_are_compared_in_a_sentence(recorded: int, wanted: str) -> None:
+    assert said_of_books(COUNT, recorded) == wanted
+
+
+def test_the_distribution_ends_with_more() -> None:
+    assert distribution(COUNT) == [("0", 0.05), ("1", 0.1), ("2", 0.6), ("3", 0.05), (">3", 0.2)]
+
+
+def test_a_store_is_told_in_rows_and_not_where_it_lies() -> None:
+    info = StoreInfo(
+        3, "f" * 64, "local-dir:/srv/resnet50", items=1234, detail={"index_kind": "hnsw", "path": "/srv/parts.store"}
+    )
+    rows = dict(store_rows(info, "the store parts.store"))
+    assert (rows["items"], rows["model"], rows["index kind"], rows["made"]) == ("1,234", "resnet50", "hnsw", "not known")
+    assert not any("/srv" in value for value in rows.values())
+
+
+def test_an_empty_survey_names_no_fields() -> None:
+    assert (Survey(0, 0).quantity_name, Survey(0, 0).place_name) == (None, None)
