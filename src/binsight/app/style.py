@@ -15,6 +15,9 @@ CSS = """
 .said.failed, .said.bad { border-left: 4px solid #c9372c; padding-left: 0.6rem; }
 .said.good { border-left: 4px solid #17834f; padding-left: 0.6rem; }
 
+#check-said { min-height: 8.5rem; }
+#check-said .wrap.full:not(.hide) { height: 8.5rem !important; background: var(--body-background-fill) !important; }
+
 .gallery-container .grid-wrap { min-height: 0 !important; max-height: none !important; overflow: visible; }
 .gallery-container .grid-container {
   grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)) !important; grid-template-rows: none !important;
