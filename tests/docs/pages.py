@@ -129,6 +129,8 @@ class Reader:
             self._patch.setenv(found["name"], _bash(f'{line}; printf %s "${found["name"]}"'))
         elif line.startswith("binsight serve "):
             self._serve(line)
+        elif line.startswith("binsight app "):
+            raise AssertionError(f"the screens end by a signal only; mark the block as not run: {line}")
         elif (program := _program(line)) is not None and not _OF_SHELLS.search(line):
             words, run, _ = program
             assert run(shlex.split(line)[len(words) :]) == 0, line

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 from docs.made import commands, docstrings
 from indexer.cli import app as jobs
@@ -98,6 +99,8 @@ def test_every_public_name_is_in_the_reference() -> None:
 def test_every_setting_and_error_that_pages_name_is_there() -> None:
     settings = {f"BINSIGHT_{name.upper()}" for name in Settings.model_fields}
     settings |= {"BINSIGHT_CACHE", "BINSIGHT_DATA", "BINSIGHT_WEIGHTS", "BINSIGHT_REDIS"}
+    options = [option for command in typer.main.get_group(app).commands.values() for option in command.params]
+    settings |= {str(option.envvar) for option in options if option.envvar}
     for path in (ROOT / "docs").rglob("*.md"):
         text = path.read_text(encoding="utf-8")
         assert set(re.findall(r"\bBINSIGHT_[A-Z_]+[A-Z]\b", text)) <= settings, path
