@@ -11,8 +11,9 @@ from binsight.errors import BadSettings
 from binsight.ingest import IngestReport, ingest, list_sources
 from binsight.records import Metadata
 from binsight.settings import Settings
+from binsight.store import shown_url
 from indexer.display import Display
-from indexer.sinks import Sink, is_shards, open_sink, shown_sink
+from indexer.sinks import Sink, is_shards, open_sink
 
 COUNT_FIELD = "count"
 
@@ -61,7 +62,7 @@ class JobReport:
     def to_json(self) -> Metadata:
         return self.ingested.to_json() | {
             "part": str(self.job.part),
-            "store": shown_sink(self.job.sink),
+            "store": shown_url(self.job.sink),
             "items": self.items,
             "model": self.model,
             "fingerprint": self.fingerprint,

@@ -12,7 +12,7 @@ from binsight.encoder import Encoder
 from binsight.errors import BadSettings
 from binsight.paths import user_path
 from binsight.settings import Settings
-from binsight.store import VectorStore, redis_url
+from binsight.store import VectorStore
 from binsight.wiring import encoder_for, open_for_indexing
 
 SHARDS = "shards:"  # before the folder of a sink that is no store
@@ -52,8 +52,3 @@ def open_sink(url: str, model: str | None, settings: Settings, *, part: Part = W
     encoder = encoder_for(model or manifest_of(folder).model, settings)
     shards = Shards.open(folder, encoder.info, part=part, shard_items=shard_items)
     return Sink(encoder, shards, shards.finish)
-
-
-def shown_sink(url: str) -> str:
-    """A sink's URL without a password."""
-    return redis_url.parse(url).shown if url.partition(":")[0].lower() in redis_url.SCHEMES else url

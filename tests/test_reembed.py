@@ -153,6 +153,25 @@ def test_an_item_without_a_file_is_never_taken_for_the_same(tmp_path: Path, phot
         assert report.unchanged == 20
 
 
+def test_what_is_refused_does_not_stay_as_it_was_in_the_target(tmp_path: Path, photos: Path) -> None:
+    """One item came to have a vector of somebody's own, the other a new record and no file."""
+    with (
+        open_store(tmp_path / "one", create=FORMER.info) as source,
+        open_store(tmp_path / "two", create=LATTER.info) as target,
+    ):
+        fill(source, photos)
+        reembed(source, target, LATTER)
+        (changed,) = source.get(["05.png"])
+        assert changed is not None
+        vectors = source.vectors_of(["05.png", "06.png"])
+        source.upsert([Item("05.png", changed.metadata | {"shelf": 9}), Item("06.png", {"shelf": 7})], vectors)
+        (photos / "05.png").unlink()
+        report = reembed(source, target, LATTER)
+        assert sorted(refusal.path.rpartition("/")[2] for refusal in report.refused) == ["05.png", "06.png"]
+        assert target.get(["05.png", "06.png", "07.png"])[:2] == [None, None]
+        assert (report.deleted, len(target)) == (2, 18)
+
+
 def test_a_target_that_holds_other_things_is_left_alone(tmp_path: Path, photos: Path) -> None:
     with (
         open_store(tmp_path / "one", create=FORMER.info) as source,
@@ -225,7 +244,7 @@ def test_no_write_is_lost_while_the_alias_moves_there_and_back(
 def test_a_hold_that_was_not_renewed_in_time_moves_nothing(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reembedding, "_LEASE_S", 0.0)
+    monkeypatch.setattr(reembedding, "LEASE_S", 0.0)
     with (
         open_store(tmp_path / "one", create=FORMER.info) as source,
         open_store(tmp_path / "two", create=LATTER.info) as target,

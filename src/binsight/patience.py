@@ -1,8 +1,10 @@
-"""Waiting for a store that is away for a while."""
+"""Waiting for a store that is away for a while, and no longer than somebody waits for its answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from threading import Event, Lock
 from time import perf_counter
 from typing import TypeVar, final
@@ -12,6 +14,23 @@ from binsight.errors import StoreUnavailable
 T = TypeVar("T")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+_given_up: ContextVar[Event | None] = ContextVar("given_up", default=None)
+
+
+@contextmanager
+def until(given_up: Event) -> Iterator[None]:
+    """What this thread asks of a store within the `with` is asked no more once the event is set: nobody waits for it."""
+    token = _given_up.set(given_up)
+    try:
+        yield
+    finally:
+        _given_up.reset(token)
+
+
+def is_given_up() -> bool:
+    """Whether nobody waits any more for what this thread asks."""
+    event = _given_up.get()
+    return event is not None and event.is_set()
 
 
 @final

@@ -6,12 +6,12 @@ held for a moment, brought up to the last of them, and named by the alias in one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from time import monotonic, perf_counter
 from typing import final
 
-from binsight.data.source import Listing, Picture, Refusal
+from binsight.data.source import Listing, Picture, Refusal, joined
 from binsight.decoding import batched
 from binsight.encoder import Encoder
 from binsight.errors import BadSettings, CannotBeDone
@@ -22,7 +22,7 @@ from binsight.store.alias import Alias
 from binsight.store.base import SOURCE_KEY, VectorStore
 
 FOLLOW_S = 2.0  # within which those who look at an alias see that it moved
-_LEASE_S = 120.0  # a hold ends by itself if its owner was killed
+LEASE_S = 120.0  # a hold ends by itself if its owner was killed
 _TOGETHER = 1000
 _TURNS = 5  # over a store that others change meanwhile
 _FEW = 200  # items that changed during a turn: the rest is sooner read while writes are held
@@ -63,9 +63,9 @@ def reembed(
     target that holds other things, and what the stores raise.
     """
     started = perf_counter()
-    target.release_writes()
     job = _Job(source, target, encoder, batch_size, workers)
     job.check_target()
+    target.release_writes()
     return replace(job.followed(progress), took_s=perf_counter() - started)
 
 
@@ -88,8 +88,8 @@ def replace_behind(
     """
     started = perf_counter()
     job = _Job(source, target, encoder, batch_size, workers)
-    target.release_writes()
     job.check_target()
+    target.release_writes()
     first = job.followed(progress, few=_FEW)
     if first.refused and not without_refused:
         return replace(first, took_s=perf_counter() - started)
@@ -126,10 +126,10 @@ class _Held:
     def renew(self) -> None:
         """Raises CannotBeDone when it came too late, for somebody may have written."""
         now = monotonic()
-        self._store.hold_writes(self._why, for_s=_LEASE_S)
+        self._store.hold_writes(self._why, for_s=LEASE_S)
         if self._until and monotonic() > self._until:
-            raise CannotBeDone(f"writes could not be held for longer than {_LEASE_S:g} s; run it again, it goes on")
-        self._until = now + _LEASE_S
+            raise CannotBeDone(f"writes could not be held for longer than {LEASE_S:g} s; run it again, it goes on")
+        self._until = now + LEASE_S
 
     def release(self) -> None:
         self._store.release_writes()
@@ -178,6 +178,7 @@ class _Job:
                 report = self._ingested(listings, counted)
                 indexed, unchanged = indexed + report.indexed, unchanged + report.unchanged
                 refused += report.refused
+            deleted += self._forgotten(items, refused)
             done += len(items)
             self.between()
             if progress is not None:
@@ -186,6 +187,13 @@ class _Job:
             deleted += self.target.delete(ids)
             self.between()
         return ReembedReport(indexed, unchanged, deleted, refused)
+
+    def _forgotten(self, items: Sequence[Item], refused: Sequence[Refusal]) -> int:
+        """Take out of the target what it holds of items that were refused: it is of a former time."""
+        named = {one.path for one in refused}
+        if not named:
+            return 0
+        return self.target.delete([item.id for item in items if item.id in named or _path(item) in named])
 
     def _ingested(self, listings: list[Listing], counted: str) -> IngestReport:
         """A model that counts says its own count in place of the former one's; one that does not leaves it out."""
@@ -205,6 +213,12 @@ class _Job:
             gone = [one for one, known in zip(ids, self.source.get(ids), strict=True) if known is None]
             if gone:
                 yield gone
+
+
+def _path(item: Item) -> str:
+    """What a refusal calls the picture of an item."""
+    source = source_of(item)
+    return joined(str(source.get("root")), str(source.get("uri")))
 
 
 def _is_same(item: Item, there: Item | None) -> bool:

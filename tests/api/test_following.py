@@ -191,6 +191,22 @@ def test_a_store_that_cannot_be_opened_is_told_and_the_former_answers_on(
         wait_until(lambda: httpx.get(f"{process.url}/readyz").status_code == 200)
 
 
+def test_an_alias_that_cannot_be_read_is_told_and_ends_nothing(
+    photos: Path, tmp_path: Path, encoders: tuple[Encoder, Encoder], shared_cache: Path
+) -> None:
+    model, live = encoders[0].info.model, tmp_path / "live"
+    assert run(["index", str(photos), "--store", str(tmp_path / "one"), "--model", model]) == 0
+    assert run(["store", "alias", str(live), "one"]) == 0
+    sound = live.read_bytes()
+    with Process("--store", live, "--model", model, "--read-only", cache=shared_cache) as process:
+        live.write_bytes(b"")
+        wait_until(lambda: httpx.get(f"{process.url}/readyz").status_code == 503)
+        with Client(process.url) as client:
+            assert client.by_image(picture(3), k=1).matches[0].item.id == "3.png"
+        live.write_bytes(sound)
+        wait_until(lambda: httpx.get(f"{process.url}/readyz").status_code == 200)
+
+
 def test_vectors_of_another_model_are_refused_where_they_say_so(process: Process, encoder: Encoder, http: httpx.Client) -> None:
     vector = [1.0] * encoder.info.dim
     right, wrong = encoder.info.fingerprint, "a" * 64

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -148,6 +149,40 @@ def test_a_store_that_is_killed_or_paused_is_told_at_once_and_found_again(served
     assert load.refused_well()
     assert load.wrong == []
     assert load.lost(http) == []
+
+
+@pytest.mark.parametrize("retry_s", [1.5, 20])
+def test_what_was_refused_while_the_store_was_gone_is_not_done_later(
+    retry_s: float, model: Path, shared_cache: Path, tmp_path: Path
+) -> None:
+    """Else it might undo what has been acknowledged since."""
+
+    def body(name: str) -> dict[str, Any]:
+        return {"vector": UNIT, "metadata": {"name": name}}
+
+    with redis_server(tmp_path / "redis", "--appendonly", "yes", "--appendfsync", "always") as redis:
+        url = redis.url(retry_s=retry_s)
+        with (
+            Process("--store", url, "--model", model, cache=shared_cache) as running,
+            httpx.Client(base_url=running.url, timeout=60) as http,
+            ThreadPoolExecutor(8) as pool,
+        ):
+            ids = "abcdefgh"
+            for one in ids:
+                http.put(f"/v1/items/{one}", json=body("first")).raise_for_status()
+            redis.end(signal.SIGKILL)
+            calls = [
+                ("PUT" if one in "abcd" else "DELETE", f"/v1/items/{one}", body("late") if one in "abcd" else None)
+                for one in ids
+            ]
+            refused = list(pool.map(lambda call: http.request(call[0], call[1], json=call[2]).status_code, calls))
+            assert refused == [503] * 8
+            redis.start()
+            wait_until(lambda: http.get("/readyz").status_code == 200)
+            for one in ids:
+                http.put(f"/v1/items/{one}", json=body("newer")).raise_for_status()
+            time.sleep(2)
+            assert [http.get(f"/v1/items/{one}").json().get("metadata") for one in ids] == [{"name": "newer"}] * 8
 
 
 @pytest.mark.torture

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from binsight.data import files
+from binsight.data.files import open_files
 from binsight.encoder import Encoder
 from binsight.errors import BadSource, CannotBeDone
 from binsight.ingest import IngestReport, ingest, list_sources
@@ -115,6 +116,16 @@ def test_prune_deletes_the_items_of_objects_that_are_gone(
     with changed(server, "hall/c.jpg", None):
         assert load(encoder, store, prune=True).pruned == 1
     assert {item.id for item in store.scan()} == {"ram/a.jpg", "ram/b.jpg"}
+
+
+def test_an_object_that_cannot_be_asked_for_counts_as_there(faults: Faults) -> None:
+    """Else pruning would take out its item."""
+    files = open_files(f"s3://{BUCKET}/hall")
+    assert files.holds("c.jpg")
+    assert not files.holds("none.jpg")
+    faults.wanted["hall/c.jpg"] = ("503", -1)
+    assert files.stamp("c.jpg") is None
+    assert files.holds("c.jpg")
 
 
 @pytest.mark.parametrize(("fault", "least"), [("503", 2), ("cut", 2), ("reset", 1)])  # aiohttp tries a reset one once more

@@ -69,6 +69,14 @@ def test_what_is_no_alias_is_told_and_no_store_is_hidden_by_one(place: str, capf
     assert "another name" in errors[1]
 
 
+def test_a_url_in_the_place_of_a_name_does_not_show_its_password(capfd: pytest.CaptureFixture[str]) -> None:
+    both = ["redis://clerk:s3cret@127.0.0.1:1/0?index=redis://clerk:s3cret@127.0.0.1:1/0", "parts"]
+    assert run(["store", "alias", *both]) == 2
+    told = capfd.readouterr()
+    assert "got a URL" in told.err
+    assert "s3cret" not in told.out + told.err
+
+
 def test_a_damaged_or_foreign_pointer_file_is_not_followed(tmp_path: Path) -> None:
     make(str(tmp_path / "one"), "a")
     live = tmp_path / "live"

@@ -74,13 +74,13 @@ class Server:
         """Answer from another store as soon as the alias names it, until the end. While it cannot be opened: not be ready."""
         while not self.is_ending:
             await asyncio.sleep(_LOOK_S if not self._why_not_moved else _LOOK_AGAIN_S)
-            if not await asyncio.to_thread(self._has_moved):
-                self._why_not_moved = ""
-                continue
             try:
+                if not await asyncio.to_thread(self._has_moved):
+                    self._why_not_moved = ""
+                    continue
                 await self._move()
             except Exception as error:  # noqa: BLE001, told by /readyz; the former store answers on
-                self._why_not_moved = f"the store behind the alias cannot be opened: {error}"
+                self._why_not_moved = f"the alias, or the store behind it, cannot be opened: {error}"
                 is_ours = isinstance(error, BinsightError | OSError)
                 detail = {"error": type(error).__name__, "detail": str(error)}
                 _log.warning("not moved", extra=detail, exc_info=None if is_ours else error)

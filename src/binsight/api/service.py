@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
 from time import perf_counter
 from typing import TypeVar, final
 
@@ -15,6 +16,7 @@ from binsight.api.reach import Reach
 from binsight.encoder import Encoder
 from binsight.errors import BadImage, ModelMismatch
 from binsight.images import Limits, decoding_bytes
+from binsight.patience import until
 from binsight.search import Searcher
 from binsight.settings import Settings
 from binsight.store.base import VectorStore
@@ -108,10 +110,13 @@ class Service:
         return pixels
 
     async def _in_thread(self, pool: ThreadPoolExecutor, stage: Stage, call: Callable[[], T], places: Places) -> T:
+        given_up = Event()
+
         def timed() -> T:
             started = perf_counter()
             try:
-                return call()
+                with until(given_up):
+                    return call()
             finally:
                 self._metrics.stage(stage, perf_counter() - started)
 
@@ -124,4 +129,7 @@ class Service:
         future = pool.submit(timed)
         future.add_done_callback(ended)
         asked = asyncio.wrap_future(future)
-        return await (self._reach.answered(asked) if self._is_shared else asked)
+        try:
+            return await (self._reach.answered(asked) if self._is_shared else asked)
+        finally:
+            given_up.set()

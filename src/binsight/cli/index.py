@@ -12,6 +12,7 @@ import typer
 from binsight.cli.output import print_json, progress_on_stderr, say
 from binsight.ingest import IngestReport, ingest, list_sources
 from binsight.settings import Settings
+from binsight.store import shown_url
 from binsight.wiring import open_for_indexing
 
 
@@ -69,5 +70,5 @@ def _tell(report: IngestReport, store: str, *, quiet: bool) -> None:
     if not quiet:
         print(  # noqa: T201, the command's answer
             f"{report.indexed} indexed, {report.unchanged} unchanged, {report.pruned} pruned, {report.skipped} skipped, "
-            f"{len(report.refused)} refused; {report.took_s:.1f} s ({report.images_per_s:.0f} images/s) into {store}"
+            f"{len(report.refused)} refused; {report.took_s:.1f} s ({report.images_per_s:.0f} images/s) into {shown_url(store)}"
         )

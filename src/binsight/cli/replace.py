@@ -12,9 +12,9 @@ import typer
 
 from binsight.cli.output import print_json, progress_on_stderr, say, show
 from binsight.errors import BadSettings, NotAStore
-from binsight.reembed import FOLLOW_S, reembed, replace_behind
+from binsight.reembed import FOLLOW_S, LEASE_S, reembed, replace_behind
 from binsight.settings import Settings
-from binsight.store import Alias, open_alias, open_store
+from binsight.store import Alias, open_alias, open_store, shown_url
 from binsight.wiring import encoder_for
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="The store, or an alias: a path or redis://…")]
@@ -35,14 +35,15 @@ def alias(
     """
     with open_alias(url) as name:
         former = name.target()
+        told = shown_url(url)
         if target is None and former is None:
-            raise NotAStore(f"{url} is no alias; `binsight store alias {url} STORE` makes one")
+            raise NotAStore(f"{told} is no alias; `binsight store alias {told} STORE` makes one")
         if target is not None and target != former:
             _move(name, former, target)
     if as_json:
-        print_json({"alias": url, "store": target or former, "former": former})
+        print_json({"alias": told, "store": target or former, "former": former})
     else:
-        show(f"{url} names {target or former}")
+        show(f"{told} names {target or former}")
     return 0
 
 
@@ -57,13 +58,14 @@ def _move(name: Alias, former: str | None, target: str) -> None:
             new.release_writes()
             name.point_at(target)
             return
-        old.hold_writes(f"it was replaced by {target}; write to that, or to its alias")
+        old.hold_writes(f"it is being replaced by {target}; try again in a moment", for_s=LEASE_S)
         try:
             new.hold_writes("it has just taken the place of another store; try again", for_s=FOLLOW_S)
             name.point_at(target)
         except BaseException:
             old.release_writes()
             raise
+        old.hold_writes(f"it was replaced by {target}; write to that, or to its alias")
 
 
 def reembed_store(
@@ -89,7 +91,7 @@ def reembed_store(
         encoder = encoder_for(model, settings)
         new = into or f"{_base(url)}-{encoder.info.fingerprint[:8]}"
         if new in (former, _base(url)):
-            raise BadSettings(f"{url} is filled by that model already; give another one, or --into another store")
+            raise BadSettings(f"{shown_url(url)} is filled by that model already; give another one, or --into another store")
         with (
             open_store(name.url_of(former) if former else url, read_only=former is None) as source,
             open_store(name.url_of(new), create=encoder.info) as target,
@@ -104,7 +106,7 @@ def reembed_store(
     if as_json:
         print_json({"from": former or _base(url), "into": new} | report.to_json())
     else:
-        now = f"{url} names {new} now" if report.moved else f"{url} stays as it was"
+        now = f"{shown_url(url)} names {new} now" if report.moved else f"{shown_url(url)} stays as it was"
         show(f"{report.indexed} read again, {report.unchanged} were there, {report.deleted} deleted, into {new}; {now}")
     return 1 if report.refused else 0
 

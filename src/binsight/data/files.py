@@ -63,7 +63,7 @@ class Files(ABC):
 
     @abstractmethod
     def holds(self, uri: str) -> bool:
-        """Whether there is such a file."""
+        """Whether there is such a file; true too where nobody can tell."""
 
     def read_all(self, uris: Sequence[str]) -> Iterator[tuple[str, bytes | BadImage]]:
         """(uri, what the file holds or why it cannot be read) of each, in order. Raises CannotBeDone as `read`."""
@@ -204,7 +204,11 @@ class S3Files(Files):
             return None
 
     def holds(self, uri: str) -> bool:
-        return self.stamp(uri) is not None
+        try:
+            self._info(uri)
+        except BadImage as error:
+            return not isinstance(error.__cause__, FileNotFoundError)
+        return True
 
     def read(self, uri: str) -> bytes:
         return bytes(self._asked(lambda: self._system.cat_file(f"{self._prefix}/{uri}")))

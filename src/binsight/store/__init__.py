@@ -13,7 +13,17 @@ from binsight.store import alias, redis_url
 from binsight.store.alias import Alias, LocalAlias
 from binsight.store.base import VectorStore, VerifyReport, checked_info
 
-__all__ = ["Alias", "StoreInfo", "VectorStore", "VerifyReport", "open_alias", "open_store"]
+__all__ = ["Alias", "StoreInfo", "VectorStore", "VerifyReport", "open_alias", "open_store", "shown_url"]
+
+
+def shown_url(url: str | Path) -> str:
+    """A store's URL as it may be told: without a password.
+
+    >>> shown_url("redis://clerk:secret@host/0?index=parts"), shown_url("parts.store")
+    ('redis://host:6379/0?index=parts', 'parts.store')
+    """
+    text = str(url)
+    return redis_url.parse(text).shown if text.partition(":")[0].lower() in redis_url.SCHEMES else text
 
 
 def open_store(url: str | Path, *, create: StoreInfo | None = None, read_only: bool = False) -> VectorStore:

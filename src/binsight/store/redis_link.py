@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeAlias, final
 
 from binsight.errors import CannotBeDone, MissingExtra, StoreDamaged, StoreHeld, StoreUnavailable, StoreWriteFailed
+from binsight.patience import is_given_up
 from binsight.store.redis_url import RedisUrl
 
 try:
@@ -124,6 +125,8 @@ class RedisLink:
         """The action's answer, tried again while the server is away, for as long as the URL says."""
         deadline, pause = time.monotonic() + self._url.retry_s, 0.0
         while True:
+            if is_given_up():  # done later, it might undo what somebody else has been told since
+                raise StoreUnavailable(f"{self._url.shown}: nobody waits for the answer any more")
             try:
                 return action()
             except (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError) as error:

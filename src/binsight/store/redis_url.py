@@ -77,9 +77,10 @@ def parse(url: str) -> RedisUrl:
     values = dict(given)
     if unknown := [name for name, _ in given if name not in _KNOWN]:
         raise BadSettings(f"{unknown[0]!r} is no parameter of a store's URL; there are {', '.join(_KNOWN)}")
-    if not _NAME.fullmatch(values.get("index", "")):
+    if not _NAME.fullmatch(name := values.get("index", "")):
+        got = "a URL" if "://" in name else repr(name or "none")  # a URL may hold a password
         raise BadSettings(
-            f"want &index=NAME of letters, digits, '.', '_' and '-' in the URL, got {values.get('index', 'none')!r}; "
+            f"want &index=NAME of letters, digits, '.', '_' and '-' in the URL, got {got}; "
             "for example redis://localhost:6379/0?index=parts"
         )
     is_cluster = parts.scheme.endswith("+cluster")
