@@ -17,7 +17,7 @@ from binsight.errors import BadSettings
 from binsight.images import ImageLike
 from binsight.records import Answer, Count, Item, StoreInfo
 from binsight.search import Searcher
-from binsight.store import redis_url
+from binsight.store import shown_url
 
 if TYPE_CHECKING:
     from binsight.client import Client
@@ -124,9 +124,8 @@ class Local(Backend):
 
 def _shown(url: str) -> str:
     """A store's URL as visitors may see it: no password, and no more of a path than its last part."""
-    if url.partition(":")[0].lower() in redis_url.SCHEMES:
-        return redis_url.parse(url).shown
-    return url.rstrip("/").rpartition("/")[2].removeprefix("faiss:")
+    told = shown_url(url)
+    return told if "://" in told else told.rstrip("/").rpartition("/")[2].removeprefix("faiss:")
 
 
 @final
