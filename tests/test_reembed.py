@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from binsight import reembed as reembedding
+from binsight import takeover
 from binsight.checkpoint import Heads
 from binsight.cli import run
 from binsight.encoder import Encoder, load_encoder
@@ -188,7 +188,7 @@ def test_no_write_is_lost_while_the_alias_moves_there_and_back(
     tmp_path: Path, photos: Path, redis_8: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Writers through the alias take what they are refused to the store that it names then."""
-    monkeypatch.setattr(reembedding, "FOLLOW_S", 0.2)
+    monkeypatch.setattr(takeover, "FOLLOW_S", 0.2)
     redis_8.client().flushall()
     with open_store(redis_8.url("one"), create=FORMER.info) as first, open_store(redis_8.url("two"), create=LATTER.info):
         fill(first, photos)
@@ -244,7 +244,7 @@ def test_no_write_is_lost_while_the_alias_moves_there_and_back(
 def test_a_hold_that_was_not_renewed_in_time_moves_nothing(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reembedding, "LEASE_S", 0.0)
+    monkeypatch.setattr(takeover, "LEASE_S", 0.0)
     with (
         open_store(tmp_path / "one", create=FORMER.info) as source,
         open_store(tmp_path / "two", create=LATTER.info) as target,

@@ -145,8 +145,7 @@ class Decoder:
             if isinstance(data, BadImage):
                 raise data
             content, stamp = data
-            listed = stamp or one.picture.stamp or Stamp(len(content), 0)
-            source = source_record(one.picture, listed, hashlib.sha256(content).hexdigest())
+            source = source_record(one.picture, _seen(one.picture.stamp, stamp, content), hashlib.sha256(content).hexdigest())
             is_known = one.known is not None and source_of(one.known).get("sha256") == source["sha256"]
             if one.known is not None and is_known and one.is_encoded:
                 return Read(_kept(one.picture, source, one.known), None)
@@ -155,6 +154,13 @@ class Decoder:
             return Read(item, self._preprocess.pixels(content))
         except (BadImage, BadItem) as error:
             return Refused(one.picture, str(error))
+
+
+def _seen(listed: Stamp | None, read: Stamp | None, content: bytes) -> Stamp:
+    """The stamp of what was read. A listing's is kept for the same version of an object: its time may be told more finely."""
+    if read is None or (listed is not None and listed.etag and listed.etag == read.etag):
+        return listed or Stamp(len(content), 0)
+    return read
 
 
 def _kept(picture: Picture, source: Metadata, known: Item) -> Item:

@@ -6,23 +6,23 @@ held for a moment, brought up to the last of them, and named by the alias in one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from time import monotonic, perf_counter
-from typing import final
+from pathlib import Path
+from time import perf_counter
 
-from binsight.data.source import Listing, Picture, Refusal, joined
+from binsight.data.files import open_files
+from binsight.data.source import Listing, Picture, Refusal, inside, joined
 from binsight.decoding import batched
 from binsight.encoder import Encoder
-from binsight.errors import BadSettings, CannotBeDone
+from binsight.errors import BadSource
 from binsight.ingest import IngestReport, ingest
 from binsight.origin import COUNTED, said_by_model, source_of
 from binsight.records import Item, Metadata
 from binsight.store.alias import Alias
 from binsight.store.base import SOURCE_KEY, VectorStore
+from binsight.takeover import Filling, hold_for_followers, replacing, unknown_ids
 
-FOLLOW_S = 2.0  # within which those who look at an alias see that it moved
-LEASE_S = 120.0  # a hold ends by itself if its owner was killed
 _TOGETHER = 1000
 _TURNS = 5  # over a store that others change meanwhile
 _FEW = 200  # items that changed during a turn: the rest is sooner read while writes are held
@@ -59,14 +59,14 @@ def reembed(
     """Bring `target`, of the encoder's model, up to date with what `source` holds; stopped and run again, it goes on.
 
     Others may write to the source meanwhile: it is read again, some times, until nothing has changed. An item without a
-    picture of its own (written with its vector), or whose picture is gone, is refused. Raises ModelMismatch, BadSettings over a
-    target that holds other things, and what the stores raise.
+    picture of its own (written with its vector), or whose picture is gone, is refused. What the source does not hold any more
+    is deleted from the target. Raises ModelMismatch, BadSettings over a target that holds other things, and what the stores
+    raise.
     """
     started = perf_counter()
-    job = _Job(source, target, encoder, batch_size, workers)
-    job.check_target()
-    target.release_writes()
-    return replace(job.followed(progress), took_s=perf_counter() - started)
+    with Filling(source, target, encoder.info) as filling:
+        job = _Job(source, target, encoder, batch_size, workers, filling.renew)
+        return replace(job.followed(progress), took_s=perf_counter() - started)
 
 
 def replace_behind(
@@ -84,55 +84,45 @@ def replace_behind(
     """`reembed`, and then let the alias of `source` name the target, `name`. Both stores are opened for writing.
 
     Writes to the source are refused (StoreHeld) from before its last reading, and for good once the alias has moved.
-    Where items were refused, the alias stays unless without_refused.
+    Where items were refused, the alias stays unless without_refused. Raises as `reembed`; StoreHeld where somebody else is
+    replacing the source, CannotBeDone where the alias was moved meanwhile.
     """
     started = perf_counter()
-    job = _Job(source, target, encoder, batch_size, workers)
-    job.check_target()
-    target.release_writes()
-    first = job.followed(progress, few=_FEW)
-    if first.refused and not without_refused:
-        return replace(first, took_s=perf_counter() - started)
-    held = _Held(source, f"it is being replaced by {name}; try again in a moment")
-    try:
-        last = replace(job, between=held.renew).followed(None)
-        if last.refused and not without_refused:
-            held.release()
-            return _together(first, last, moved=False, took_s=perf_counter() - started)
-        target.hold_writes("it has just taken the place of another store; try again", for_s=FOLLOW_S)
-        held.renew()
-        alias.point_at(name)
-    except BaseException:
-        held.release()
-        raise
-    source.hold_writes(f"it was replaced by {name}; write to that, or to its alias")
-    return _together(first, last, moved=True, took_s=perf_counter() - started)
+    former = alias.target()
+    with Filling(source, target, encoder.info) as filling:
+        job = _Job(source, target, encoder, batch_size, workers, filling.renew)
+        first = job.followed(progress, few=_FEW)
+        if first.refused and not without_refused:
+            return replace(first, took_s=perf_counter() - started)
+        with replacing(alias, source, name, former=former) as held:
+
+            def renew() -> None:
+                filling.renew()
+                held.renew()
+
+            last = replace(job, between=renew).followed(None)
+            is_moved = without_refused or not last.refused
+            if is_moved:
+                hold_for_followers(target)
+                held.renew()
+                alias.point_at(name, former=former)
+                held.keep()
+                filling.hand_over()
+    return _together(first, last, moved=is_moved, took_s=perf_counter() - started)
+
+
+def lacking(former: VectorStore, latter: VectorStore) -> int:
+    """How many items the former holds that the latter does not, or as of another picture or record."""
+    return sum(
+        not _is_same(item, known)
+        for items in batched(former.scan(), _TOGETHER)
+        for item, known in zip(items, latter.get([one.id for one in items]), strict=True)
+    )
 
 
 def _together(first: ReembedReport, last: ReembedReport, *, moved: bool, took_s: float) -> ReembedReport:
     indexed, deleted = first.indexed + last.indexed, first.deleted + last.deleted
     return ReembedReport(indexed, max(0, last.unchanged + last.indexed - indexed), deleted, last.refused, moved, took_s)
-
-
-@final
-class _Held:
-    """Writes to a store, refused for as long as its owner lives and says so."""
-
-    def __init__(self, store: VectorStore, why: str) -> None:
-        self._store, self._why = store, why
-        self._until = 0.0
-        self.renew()
-
-    def renew(self) -> None:
-        """Raises CannotBeDone when it came too late, for somebody may have written."""
-        now = monotonic()
-        self._store.hold_writes(self._why, for_s=LEASE_S)
-        if self._until and monotonic() > self._until:
-            raise CannotBeDone(f"writes could not be held for longer than {LEASE_S:g} s; run it again, it goes on")
-        self._until = now + LEASE_S
-
-    def release(self) -> None:
-        self._store.release_writes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +132,7 @@ class _Job:
     encoder: Encoder
     batch_size: int
     workers: int
-    between: Callable[[], None] = lambda: None  # called after every some items
-
-    def check_target(self) -> None:
-        """Raise ModelMismatch, and BadSettings where most of the target is unknown to the source: it would be deleted."""
-        self.target.expect(self.encoder.info)
-        held = len(self.target)
-        unknown = sum(len(ids) for ids in self._gone()) if held else 0
-        if unknown > held // 2:
-            raise BadSettings(f"{unknown} of the {held} items of the new store are not in the former one; give an empty one")
+    between: Callable[[], None]  # called after every some items
 
     def followed(self, progress: Progress | None, *, few: int = 0) -> ReembedReport:
         """Pass over the source until a turn finds no more than a few things to do, or often enough."""
@@ -174,6 +156,7 @@ class _Job:
             unchanged += len(items) - len(stale)
             by_field, without = _listings(stale)
             refused += without
+            self.between()
             for counted, listings in by_field.items():
                 report = self._ingested(listings, counted)
                 indexed, unchanged = indexed + report.indexed, unchanged + report.unchanged
@@ -183,7 +166,7 @@ class _Job:
             self.between()
             if progress is not None:
                 progress(done, total)
-        for ids in self._gone():
+        for ids in unknown_ids(self.source, self.target):
             deleted += self.target.delete(ids)
             self.between()
         return ReembedReport(indexed, unchanged, deleted, refused)
@@ -204,15 +187,8 @@ class _Job:
             count_field=counted if self.encoder.heads.count is not None else "",
             batch_size=self.batch_size,
             workers=self.workers,
+            progress=lambda _done, _total: self.between(),
         )
-
-    def _gone(self) -> Iterator[list[str]]:
-        """Ids of the target that the source does not hold."""
-        for items in batched(self.target.scan(), _TOGETHER):
-            ids = [item.id for item in items]
-            gone = [one for one, known in zip(ids, self.source.get(ids), strict=True) if known is None]
-            if gone:
-                yield gone
 
 
 def _path(item: Item) -> str:
@@ -223,12 +199,29 @@ def _path(item: Item) -> str:
 
 def _is_same(item: Item, there: Item | None) -> bool:
     """Whether the target holds an item as it is, but for what a model said of it. Of one without a file nobody knows."""
-    return there is not None and bool(source_of(item)) and _given(item) == _given(there)
+    if there is None or "sha256" not in source_of(item):
+        return False
+    return _content(item) == _content(there) and _given(item) == _given(there)
+
+
+def _content(item: Item) -> list[object]:
+    """Which file, and what it held. When it changed does not matter, and is told differently by a listing and by a request."""
+    return [source_of(item).get(name) for name in ("root", "uri", "sha256")]
 
 
 def _given(item: Item) -> Metadata:
-    source = {name: value for name, value in source_of(item).items() if name != COUNTED}
-    return {name: value for name, value in item.metadata.items() if name not in said_by_model(item)} | {SOURCE_KEY: source}
+    said = said_by_model(item)
+    return {name: value for name, value in item.metadata.items() if name != SOURCE_KEY and name not in said}
+
+
+def _out_of_reach(root: str, uri: str) -> str:
+    """Why a picture cannot be asked for; empty where it can."""
+    try:
+        files = open_files(root)
+    except BadSource as error:
+        return str(error)
+    is_inside = files.is_remote or inside(Path(files.root), Path(uri)) is not None
+    return "" if is_inside else f"{uri} leads out of {root}"
 
 
 def _listings(items: list[Item]) -> tuple[dict[str, list[Listing]], list[Refusal]]:
@@ -237,12 +230,14 @@ def _listings(items: list[Item]) -> tuple[dict[str, list[Listing]], list[Refusal
     without: list[Refusal] = []
     for item in items:
         source = source_of(item)
-        root, uri = source.get("root"), source.get("uri")
-        if not isinstance(root, str) or not isinstance(uri, str):
+        root, uri, counted = source.get("root"), source.get("uri"), source.get(COUNTED, "")
+        if not isinstance(root, str) or not isinstance(uri, str) or not isinstance(counted, str):
             without.append(Refusal(item.id, "it was not indexed from a picture, so there is none to read again"))
             continue
-        metadata = {name: value for name, value in _given(item).items() if name != SOURCE_KEY}
-        found.setdefault(source.get(COUNTED, ""), {}).setdefault(root, []).append(Picture(item.id, root, uri, metadata))
+        if why := _out_of_reach(root, uri):
+            without.append(Refusal(joined(root, uri), why))
+            continue
+        found.setdefault(counted, {}).setdefault(root, []).append(Picture(item.id, root, uri, _given(item)))
     listings = {
         counted: [Listing(root, pictures, is_whole=False) for root, pictures in by_root.items()]
         for counted, by_root in found.items()

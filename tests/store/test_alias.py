@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from binsight.cli import replace, run
+from binsight import takeover
+from binsight.cli import run
 from binsight.errors import BadSettings, NotAStore, StoreDamaged, StoreHeld
 from binsight.records import Item, StoreInfo
 from binsight.store import open_alias, open_store
@@ -38,7 +39,7 @@ def ids(url: str) -> list[str]:
 def test_an_alias_names_one_store_and_then_another_and_back(
     place: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replace, "FOLLOW_S", 0.2)
+    monkeypatch.setattr(takeover, "FOLLOW_S", 0.2)
     for name in ("one", "two"):
         make(place % name, f"in {name}")
     live = place % "live"
@@ -106,7 +107,7 @@ def test_readers_of_an_alias_that_moves_to_and_fro_never_find_nothing(tmp_path: 
 
         def move() -> None:
             for turn in range(200):
-                alias.point_at(("one", "two")[turn % 2])
+                alias.point_at(("one", "two")[turn % 2], former=alias.target())
             ended.set()
 
         mover = threading.Thread(target=move)

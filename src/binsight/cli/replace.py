@@ -12,9 +12,10 @@ import typer
 
 from binsight.cli.output import print_json, progress_on_stderr, say, show
 from binsight.errors import BadSettings, NotAStore
-from binsight.reembed import FOLLOW_S, LEASE_S, reembed, replace_behind
+from binsight.reembed import lacking, reembed, replace_behind
 from binsight.settings import Settings
 from binsight.store import Alias, open_alias, open_store, shown_url
+from binsight.takeover import exchange
 from binsight.wiring import encoder_for
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="The store, or an alias: a path or redis://…")]
@@ -35,11 +36,13 @@ def alias(
     """
     with open_alias(url) as name:
         former = name.target()
+        target = target and name.name_of(target)
         told = shown_url(url)
         if target is None and former is None:
             raise NotAStore(f"{told} is no alias; `binsight store alias {told} STORE` makes one")
-        if target is not None and target != former:
-            _move(name, former, target)
+        lacks = _move(name, former, target) if target is not None and target != former else 0
+    if lacks:
+        say(f"{lacks} items of {former} are not in {target} as they are there; `binsight store reembed` would take them over")
     if as_json:
         print_json({"alias": told, "store": target or former, "former": former})
     else:
@@ -47,25 +50,23 @@ def alias(
     return 0
 
 
-def _move(name: Alias, former: str | None, target: str) -> None:
+def _move(name: Alias, former: str | None, target: str) -> int:
+    """How many items of the store that it named are not in the new one: what was written there does not come along."""
     with ExitStack() as stack:
+        if name.is_alias(target):
+            raise BadSettings(f"{target} is an alias itself; want the name of a store")
         new = stack.enter_context(open_store(name.url_of(target)))
         old = None
         if former is not None:
             with suppress(NotAStore):  # it was deleted
                 old = stack.enter_context(open_store(name.url_of(former)))
-        if old is None:
+        if old is None or former is None:
             new.release_writes()
-            name.point_at(target)
-            return
-        old.hold_writes(f"it is being replaced by {target}; try again in a moment", for_s=LEASE_S)
-        try:
-            new.hold_writes("it has just taken the place of another store; try again", for_s=FOLLOW_S)
-            name.point_at(target)
-        except BaseException:
-            old.release_writes()
-            raise
-        old.hold_writes(f"it was replaced by {target}; write to that, or to its alias")
+            new.follow("")
+            name.point_at(target, former=former)
+            return 0
+        exchange(name, old, new, name=target, former=former)
+        return lacking(old, new)
 
 
 def reembed_store(
@@ -89,12 +90,13 @@ def reembed_store(
     with open_alias(url) as name:
         former = name.target()
         encoder = encoder_for(model, settings)
-        new = into or f"{_base(url)}-{encoder.info.fingerprint[:8]}"
-        if new in (former, _base(url)):
-            raise BadSettings(f"{shown_url(url)} is filled by that model already; give another one, or --into another store")
+        new = name.name_of(into or f"{_base(url)}-{encoder.info.fingerprint[:8]}")
+        if new in (former, _base(url)) or name.is_alias(new):
+            what = "an alias" if name.is_alias(new) or (former and new == _base(url)) else "the store that is read"
+            raise BadSettings(f"{new} is {what}; give another model, or --into another store")
         with (
-            open_store(name.url_of(former) if former else url, read_only=former is None) as source,
-            open_store(name.url_of(new), create=encoder.info) as target,
+            open_store(name.url_of(former) if former else name.own_url, read_only=former is None) as source,
+            open_store(name.url_of(new, is_new=True), create=encoder.info) as target,
             progress_on_stderr("reading again") as progress,
         ):
             read_again = partial(reembed, source, target, encoder)

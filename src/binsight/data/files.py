@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import Any, TypeVar, cast, final
 
 from binsight.data.folder import list_folder
 from binsight.data.retries import ATTEMPTS, Retries
@@ -50,7 +50,7 @@ class Files(ABC):
         """What a file holds. Raises BadImage when it cannot be read, CannotBeDone when the source cannot be reached."""
 
     def stamped(self, uri: str) -> tuple[bytes, Stamp | None]:
-        """What a file holds and its stamp as it was read; None where only a listing tells. Raises as `read`."""
+        """What a file holds, and its stamp as it was read; None where that was not told. Raises as `read`."""
         return self.read(uri), None
 
     @abstractmethod
@@ -211,7 +211,29 @@ class S3Files(Files):
         return True
 
     def read(self, uri: str) -> bytes:
-        return bytes(self._asked(lambda: self._system.cat_file(f"{self._prefix}/{uri}")))
+        return self.stamped(uri)[0]
+
+    def stamped(self, uri: str) -> tuple[bytes, Stamp | None]:
+        return self._asked(lambda: self._got(uri))
+
+    def _got(self, uri: str) -> tuple[bytes, Stamp]:
+        """One GET: what an object holds, and what its headers tell of it."""
+        from fsspec.asyn import sync
+
+        async def get() -> tuple[bytes, Stamp]:
+            told = await self._system._call_s3("get_object", **self._named(uri))
+            try:
+                data = bytes(await told["Body"].read())
+            finally:
+                told["Body"].close()
+            return data, _stamp_of(told | {"size": len(data)})
+
+        return cast("tuple[bytes, Stamp]", sync(self._system.loop, get))
+
+    def _named(self, uri: str) -> dict[str, str]:
+        """Bucket and key as they are: s3fs itself would take `?versionId=` out of a key."""
+        bucket, _, prefix = self._prefix.partition("/")
+        return {"Bucket": bucket, "Key": f"{prefix}/{uri}" if prefix else uri}
 
     def read_all(self, uris: Sequence[str]) -> Iterator[tuple[str, bytes | BadImage]]:
         with ThreadPoolExecutor(REQUESTS_AT_ONCE, "binsight-s3") as pool:
@@ -226,7 +248,8 @@ class S3Files(Files):
         return int(self._info(uri)["size"])
 
     def _info(self, uri: str) -> Any:  # s3fs is not typed
-        return self._asked(lambda: self._system.info(f"{self._prefix}/{uri}", refresh=True))
+        told = self._asked(lambda: self._system.call_s3("head_object", **self._named(uri)))
+        return told | {"size": told["ContentLength"]}
 
     def _asked(self, action: Callable[[], T]) -> T:
         """What a request for one file gives. Raises BadImage for a file that cannot be had from a source that answers."""

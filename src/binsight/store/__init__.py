@@ -6,7 +6,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from binsight.errors import BadSettings
+from binsight.errors import BadSettings, NotAStore
 from binsight.paths import user_path
 from binsight.records import StoreInfo
 from binsight.store import alias, redis_url
@@ -87,7 +87,9 @@ def _local(path: str, create: StoreInfo | None, *, read_only: bool) -> VectorSto
 
     folder = user_path(path, error=BadSettings)
     if (behind := alias.read(folder)) is not None:
-        folder = folder.parent / behind
+        named, folder = folder, folder.parent / behind
+        if not os.path.exists(folder):  # noqa: PTH110, as below
+            raise NotAStore(f"{named} is an alias of {behind}, which is not there")
     is_there = os.path.exists(folder / "CURRENT")  # noqa: PTH110, false too where the system refuses to look
     if create is not None and not is_there and not read_only:
         store = FaissStore.create(folder, create, created=create.created or datetime.now(UTC).isoformat(timespec="seconds"))

@@ -6,13 +6,17 @@ may let it name the former one again. An alias names a store that lies beside it
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self, final
 
-from binsight.errors import BadSettings, NotAStore, StoreDamaged
+from binsight.errors import BadSettings, CannotBeDone, NotAStore, StoreDamaged
 from binsight.paths import user_path
 from binsight.store.files import read_sealed_json, replace_file, sealed_json
 
@@ -31,12 +35,34 @@ class Alias(ABC):
         """The name of the store behind it now; None where this is no alias. Raises StoreDamaged, StoreUnavailable."""
 
     @abstractmethod
-    def url_of(self, name: str) -> str:
-        """The URL of a store beside it."""
+    def url_of(self, name: str, *, is_new: bool = False) -> str:
+        """The URL of a store beside it. is_new: one to be made, of which the alias's own URL may say how."""
+
+    @property
+    @abstractmethod
+    def own_url(self) -> str:
+        """The URL of the store of this very name, where this is no alias."""
+
+    def name_of(self, text: str) -> str:
+        """The name of a store beside it, however that is given. Raises BadSettings."""
+        return checked_name(text)
 
     @abstractmethod
-    def point_at(self, name: str) -> None:
-        """Stand for that store from now on. Whoever asks gets the former or the new name, at any time."""
+    def is_alias(self, name: str) -> bool:
+        """Whether that name beside it is an alias, too."""
+
+    def point_at(self, name: str, *, former: str | None = None) -> None:
+        """Stand for that store from now on, in place of `former` (None: it was no alias yet), in one step.
+
+        Whoever asks gets the former or the new name, at any time. Raises BadSettings for a name that is an alias itself,
+        CannotBeDone when the alias does not stand for `former` any more.
+        """
+        if self.is_alias(checked_name(name)):
+            raise BadSettings(f"{name} is an alias itself; want the name of a store")
+        self._exchange(former, name)
+
+    @abstractmethod
+    def _exchange(self, former: str | None, name: str) -> None: ...
 
     @abstractmethod
     def close(self) -> None:
@@ -60,19 +86,54 @@ class LocalAlias(Alias):
     def target(self) -> str | None:
         return read(self._path)
 
-    def url_of(self, name: str) -> str:
+    def url_of(self, name: str, *, is_new: bool = False) -> str:  # noqa: ARG002, a folder is made in one way only
         return f"faiss:{self._path.parent / checked_name(name)}"
 
-    def point_at(self, name: str) -> None:
+    @property
+    def own_url(self) -> str:
+        return self.url
+
+    def name_of(self, text: str) -> str:
+        """Also the path of a folder beside it."""
+        path = user_path(text, error=BadSettings)
+        if os.sep in text.rstrip(os.sep) and path.parent.resolve() != self._path.parent.resolve():
+            raise BadSettings(f"want a store beside {self._path}, in the same folder, got {text}")
+        return checked_name(path.name)
+
+    def is_alias(self, name: str) -> bool:
+        path = self._path.parent / name
+        return path != self._path and read(path) is not None
+
+    def _exchange(self, former: str | None, name: str) -> None:
         if self._path.is_dir():
             raise BadSettings(f"{self._path} is a folder; choose another name for the alias")
-        if self._path.exists():
-            read(self._path)  # somebody else's file is not written over
-        record = {"format": _FORMAT, "version": _VERSION, "store": checked_name(name)}
-        replace_file(self._path, sealed_json(record))
+        record = {"format": _FORMAT, "version": _VERSION, "store": name}
+        with _locked(self._path.parent):
+            now = read(self._path)  # somebody else's file is not written over
+            if now != former:
+                raise moved(str(self._path), former, now)
+            replace_file(self._path, sealed_json(record))
 
     def close(self) -> None:
         return
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Of those who exchange an alias in a folder, one at a time."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def moved(shown: str, former: str | None, now: str | None) -> CannotBeDone:
+    """The error of an alias that somebody else has moved meanwhile."""
+    wanted = "was no alias" if former is None else f"named {former}"
+    is_now = "is none any more" if now is None else f"names {now}"
+    return CannotBeDone(f"{shown} {wanted} and {is_now} now: somebody else moved it; look at it, then try again")
 
 
 def read(path: Path) -> str | None:

@@ -102,14 +102,23 @@ class VectorStore(ABC):
         """Take items out; how many there were. Unknown ids are passed over. As durable as `upsert`."""
         return self._delete(list(dict.fromkeys(checked_ids(ids)))) if len(ids) else 0
 
-    def hold_writes(self, why: str, *, for_s: float | None = None) -> None:  # noqa: B027, a local store has one writer
+    def hold_writes(self, why: str, *, for_s: float | None = None, but_mine: bool = False) -> None:  # noqa: B027, see below
         """Let every write be refused, whichever process tries it (StoreHeld, saying why), for so long or until released.
 
-        When this returns, what was written is all there will be. A store that has one writer, its opener, has nothing to do.
+        but_mine: this handle may go on writing. When this returns, what was written is all there will be. A store that has one
+        writer, its opener, has nothing to do. Called again, it is renewed. Raises StoreHeld where another handle holds them.
         """
 
     def release_writes(self) -> None:  # noqa: B027
-        """Take writes again."""
+        """Take writes again. Raises StoreHeld where another handle holds them for a time."""
+
+    @property
+    def follows(self) -> str:
+        """The id (`info.detail["id"]`) of the store that this one is being filled from by `reembed`; empty for none."""
+        return ""
+
+    def follow(self, store_id: str) -> None:  # noqa: B027, only stores that `reembed` fills remember it
+        """Remember that this store is filled from that one, whose deletions it then takes over; empty: from none."""
 
     @abstractmethod
     def scan(self, where: Filter | str | None = None) -> Iterator[Item]:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import final
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +32,20 @@ class ExactStore(VectorStore):
         self._texts: dict[str, str] = {}
         self._vectors: dict[str, Vectors] = {}
         self._laid_out: tuple[list[str], list[str], Vectors] | None = None  # ids, texts, (n, dim); anew after a change
+        self._id, self._follows = uuid4().hex, ""
 
     @property
     def info(self) -> StoreInfo:
         mine = self._info
-        return StoreInfo(mine.dim, mine.fingerprint, mine.model, mine.metric, len(self), self._created, {"kind": "exact"})
+        detail = {"kind": "exact", "id": self._id}
+        return StoreInfo(mine.dim, mine.fingerprint, mine.model, mine.metric, len(self), self._created, detail)
+
+    @property
+    def follows(self) -> str:
+        return self._follows
+
+    def follow(self, store_id: str) -> None:
+        self._follows = store_id
 
     @property
     def dim(self) -> int:

@@ -22,6 +22,7 @@ from binsight.records import Item, Match, Metadata, StoreInfo
 from binsight.store import faiss_index
 from binsight.store.base import Batch, VectorStore, VerifyReport, metadata_object
 from binsight.store.faiss_index import Bits, RowIndex, Rows
+from binsight.store.files import FOLLOWS, read_sealed_json, replace_file, sealed_json
 from binsight.store.log import GenerationMoved, Snapshot, VectorLog
 from binsight.vectors import Scores, Vectors
 
@@ -78,6 +79,7 @@ class FaissStore(VectorStore):
     def info(self) -> StoreInfo:
         state, told = self._log.snapshot().state, self._log.identity
         detail: Metadata = {"kind": "local", "path": str(self._log.folder), "rows": state.rows, "generation": state.generation}
+        detail["id"] = told["store"]
         detail["durability"] = "every write is on disk when it returns"
         _, index = self._loaded
         detail["index"] = {"kind": "exact"} if index is None else {"kind": "ivf-pq-fastscan", **_described(index)}
@@ -99,6 +101,18 @@ class FaissStore(VectorStore):
 
     def _delete(self, ids: list[str]) -> int:
         return self._log.delete(ids)
+
+    @property
+    def follows(self) -> str:
+        try:
+            record = read_sealed_json(self._log.folder / FOLLOWS)
+        except (FileNotFoundError, StoreDamaged):  # of an unreadable one nobody knows: then it follows none
+            return ""
+        return str(record.get("follows", "")) if record.get("store") == self._log.identity["store"] else ""
+
+    def follow(self, store_id: str) -> None:
+        if self._log.is_writer and store_id != self.follows:
+            replace_file(self._log.folder / FOLLOWS, sealed_json({"store": self._log.identity["store"], "follows": store_id}))
 
     # ---- reading
 

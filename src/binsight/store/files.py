@@ -21,7 +21,8 @@ from binsight.records import Metadata
 FORMAT = "binsight-store"
 VERSION = 1
 CURRENT = "CURRENT"
-_OURS = re.compile(r"\.?(?:vectors|journal|items|index)-(\d{6,})[.-].+|\.?CURRENT(?:\.\d+\.tmp)?|lock")
+FOLLOWS = "FOLLOWS"  # the store that `reembed` fills this one from; without it, none
+_OURS = re.compile(r"\.?(?:vectors|journal|items|index)-(\d{6,})[.-].+|\.?(?:CURRENT|FOLLOWS)(?:\.\d+\.tmp)?|lock")
 _LOCK_PATIENCE_S = 0.5  # a reader that looks whether the lock is held holds it itself for a moment
 
 

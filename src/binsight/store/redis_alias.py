@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import final
 
 from binsight.errors import BadSettings, StoreDamaged
 from binsight.store import redis_about, redis_url
-from binsight.store.alias import Alias, checked_name
+from binsight.store.alias import Alias, checked_name, moved
 from binsight.store.redis_items import decoded
 from binsight.store.redis_link import RedisLink
 from binsight.store.redis_url import RedisUrl
+
+# Gives the former name. Sent again after a lost answer, it finds its own.
+_EXCHANGE = """
+local now = redis.call('GET', KEYS[1]) or ''
+if now == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]) end
+return now
+"""
 
 
 @final
@@ -24,15 +32,24 @@ class RedisAlias(Alias):
     def target(self) -> str | None:
         return read(self._place, self._link)
 
-    def url_of(self, name: str) -> str:
-        return redis_url.with_index(self.url, name)
+    def url_of(self, name: str, *, is_new: bool = False) -> str:
+        return redis_url.with_index(self.url, checked_name(name), keep_shape=is_new)
 
-    def point_at(self, name: str) -> None:
+    @property
+    def own_url(self) -> str:
+        return redis_url.with_index(self.url, self._place.index, keep_shape=False)
+
+    def is_alias(self, name: str) -> bool:
+        return name != self._place.index and read(replace(self._place, index=name), self._link) is not None
+
+    def _exchange(self, former: str | None, name: str) -> None:
         """Raises BadSettings where a store has the alias's own name, for nobody would come to it any more."""
         if redis_about.read(self._place, self._link) is not None:
             raise BadSettings(f"{self._place.shown} is a store itself; choose another name for the alias")
         key = _key(self._place)
-        self._link.ask({key: [("SET", key, checked_name(name))]})
+        (now,) = self._link.ask({key: [("EVAL", _EXCHANGE, 1, key, former or "", name)]})[key]
+        if decoded(now) not in (former or "", name):
+            raise moved(self._place.shown, former, decoded(now) or None)
 
     def close(self) -> None:
         self._link.close()

@@ -27,6 +27,7 @@ class Partition:
         self.about, self.vectors, self.records, self.ids = f"{tag}:about", f"{tag}:v", f"{tag}:r", f"{tag}:i"
         self.writes, self.hold = f"{tag}:w", f"{tag}:hold"
         self.seq = f"{tag}:seq"  # of partition 0: the last number given to a write
+        self.follows = f"{tag}:follows"  # of partition 0: the store that `reembed` fills this one from
 
     def script(self, text: str, *arguments: Any) -> Command:
         return ("EVAL", text, 6, self.about, self.vectors, self.records, self.ids, self.writes, self.hold, *arguments)

@@ -21,7 +21,7 @@ from binsight.filters import Filter, as_filter
 from binsight.records import Item, Match, Metadata, StoreInfo
 from binsight.store import redis_about, redis_alias, redis_check
 from binsight.store.base import Batch, VectorStore, VerifyReport, metadata_object
-from binsight.store.redis_items import RedisItems
+from binsight.store.redis_items import RedisItems, decoded
 from binsight.store.redis_link import RedisLink
 from binsight.store.redis_search import RedisSearch
 from binsight.store.redis_url import RedisUrl
@@ -72,6 +72,8 @@ class RedisStore(VectorStore):
             if about is None and (behind := redis_alias.read(url, link)) is not None:
                 url = replace(url, index=behind, alias=url.index)
                 about = redis_about.read(url, link)
+                if about is None:
+                    raise NotAStore(f"{url.place}?index={url.alias} is an alias of {behind}, which is not there")
             if about is None and create is not None and not read_only:
                 about = redis_about.make(url, link, create)
             if about is None:
@@ -88,6 +90,7 @@ class RedisStore(VectorStore):
         about = self._about
         detail: Metadata = {
             "kind": "redis",
+            "id": about["store"],
             "index": self._url.index,
             "server": self._version,
             "partitions": about["partitions"],
@@ -121,13 +124,23 @@ class RedisStore(VectorStore):
         self._check_writable()
         return self._writer.delete(ids)
 
-    def hold_writes(self, why: str, *, for_s: float | None = None) -> None:
+    def hold_writes(self, why: str, *, for_s: float | None = None, but_mine: bool = False) -> None:
         self._check_writable()
-        self._writer.hold(why, for_s)
+        self._writer.hold(why, for_s, but_mine=but_mine)
 
     def release_writes(self) -> None:
         self._check_writable()
         self._writer.release()
+
+    @property
+    def follows(self) -> str:
+        first = self._items.partitions[0]
+        return decoded(self._items.asked({first.about: [("GET", first.follows)]})[0][0] or b"")
+
+    def follow(self, store_id: str) -> None:
+        self._check_writable()
+        first = self._items.partitions[0]
+        self._items.asked({first.about: [("SET", first.follows, store_id)]})
 
     # ---- reading
 

@@ -15,6 +15,7 @@ Quantization = Literal["none", "int8"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _PATH = re.compile(r"(/[0-9]{0,4})?")
 _KNOWN = ("index", "durability", "quantization", "partitions", "timeout_s", "retry_s", "ca")
+_SHAPE = ("quantization", "partitions")  # of a store that is made
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +45,18 @@ class RedisUrl:
         return f"{self.place}?index={self.index}"
 
 
-def with_index(url: str, index: str) -> str:
-    """The URL of another index on the same server. Parameters of a store that is made stay.
+def with_index(url: str, index: str, *, keep_shape: bool = True) -> str:
+    """The URL of another index on the same server. keep_shape: with the parameters of a store that is made.
 
     >>> with_index("redis://:secret@host/0?index=parts&durability=none", "bins")
     'redis://:secret@host/0?index=bins&durability=none'
     """
     parts = urlsplit(url)
-    given = [(name, index if name == "index" else value) for name, value in parse_qsl(parts.query, keep_blank_values=True)]
+    given = [
+        (name, index if name == "index" else value)
+        for name, value in parse_qsl(parts.query, keep_blank_values=True)
+        if keep_shape or name not in _SHAPE
+    ]
     return urlunsplit(parts._replace(query=urlencode(given)))
 
 

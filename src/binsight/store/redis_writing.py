@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, final
+from uuid import uuid4
 
 from binsight.errors import CannotBeDone, StoreWriteFailed
 from binsight.store.base import Batch, metadata_object
@@ -16,14 +17,14 @@ _DURABLE_SHARE = 0.8  # of the time for an answer: how long a write may take to 
 _OURS = """
 local about = redis.call('GET', KEYS[1])
 if not about or not string.find(about, ARGV[1], 1, true) then return redis.error_reply('NOSTORE') end
-local held = redis.call('GET', KEYS[6])
-if held then return redis.error_reply('HELD ' .. held) end
+local who, may, why = string.match(redis.call('GET', KEYS[6]) or '', '^(%w*)([+-]) (.*)$')
+if who and not (who == ARGV[2] and may == '+') then return redis.error_reply('HELD ' .. why) end
 """
 _WRITE = (
     _OURS
     + """
 local newest = 0
-for at = 3, #ARGV, 5 do
+for at = 4, #ARGV, 5 do
   local seq, id, vector, attributes, record = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local old = redis.call('HGET', KEYS[3], id)
   local old_seq = old and string.match(old, '^%d+')
@@ -31,7 +32,7 @@ for at = 3, #ARGV, 5 do
   if number > tonumber(seq) then newest = math.max(newest, number) end
   if number < tonumber(seq) or (number == tonumber(seq) and old ~= record) then
     if old_seq then redis.call('VREM', KEYS[2], old_seq .. ':' .. id) end
-    redis.call('VADD', KEYS[2], 'FP32', vector, seq .. ':' .. id, ARGV[2], 'SETATTR', attributes)
+    redis.call('VADD', KEYS[2], 'FP32', vector, seq .. ':' .. id, ARGV[3], 'SETATTR', attributes)
     redis.call('HSET', KEYS[3], id, record)
     redis.call('ZADD', KEYS[4], 0, id)
   end
@@ -44,7 +45,7 @@ _DELETE = (
     _OURS
     + """
 local count = 0
-for at = 2, #ARGV do
+for at = 3, #ARGV do
   local id = ARGV[at]
   local old = redis.call('HGET', KEYS[3], id)
   if old then
@@ -58,6 +59,20 @@ redis.call('INCR', KEYS[5])
 return count
 """
 )
+# A hold says who holds, whether its owner may write (+ or -), and why. While it lasts it is its owner's alone; one without end
+# may be released by anybody.
+_HOLD = """
+local who, may, why = string.match(redis.call('GET', KEYS[1]) or '', '^(%w*)([+-]) (.*)$')
+if who and who ~= ARGV[1] then return redis.error_reply('HELD ' .. why) end
+local held = ARGV[1] .. ARGV[2] .. ' ' .. ARGV[3]
+if ARGV[4] == '' then return redis.call('SET', KEYS[1], held) end
+return redis.call('SET', KEYS[1], held, 'PX', ARGV[4])
+"""
+_RELEASE = """
+local who, may, why = string.match(redis.call('GET', KEYS[1]) or '', '^(%w*)([+-]) (.*)$')
+if who and who ~= ARGV[1] and redis.call('PTTL', KEYS[1]) >= 0 then return redis.error_reply('HELD ' .. why) end
+return redis.call('DEL', KEYS[1])
+"""
 _RAISE = (
     "if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end return 1"
 )
@@ -71,6 +86,7 @@ class RedisWriter:
         self._items, self._store = items, store
         self._mode = "Q8" if is_quantized else "NOQUANT"
         self._is_durable = is_durable
+        self._owner = uuid4().hex
 
     def upsert(self, batch: Batch) -> None:
         """A batch of which a part was refused is there in part; sent again, it ends as if it had been sent once."""
@@ -102,7 +118,7 @@ class RedisWriter:
         step = 5 * _TOGETHER
         calls = {
             number: [
-                self._items.partitions[number].script(_WRITE, self._store, self._mode, *of[start : start + step])
+                self._items.partitions[number].script(_WRITE, self._store, self._owner, self._mode, *of[start : start + step])
                 for start in range(0, len(of), step)
             ]
             for number, of in arguments.items()
@@ -116,7 +132,7 @@ class RedisWriter:
         for one in ids:
             by_partition.setdefault(self._items.number_of(one), []).append(one)
         calls = {
-            number: [self._items.partitions[number].script(_DELETE, self._store, *some)]
+            number: [self._items.partitions[number].script(_DELETE, self._store, self._owner, *some)]
             for number, some in by_partition.items()
         }
         return sum(int(replies[0]) for replies in self._durably(calls))
@@ -132,11 +148,16 @@ class RedisWriter:
             raise StoreWriteFailed(f"{self._items.url.shown} did not bring the write to its disk within {limit_ms / 1000:g} s")
         return replies
 
-    def hold(self, why: str, for_s: float | None) -> None:
-        """Refuse the writes of all, also of those whose handle is open, from when this returns."""
-        limit = () if for_s is None else ("PX", max(1, round(1000 * for_s)))
-        parts = self._items.partitions
-        self._durably({part.number: [("SET", part.hold, why, *limit)] for part in parts})
+    def hold(self, why: str, for_s: float | None, *, but_mine: bool) -> None:
+        """Refuse the writes of all, also of those whose handle is open, from when this returns.
+
+        Partition by partition, the first decides between two who try at once. Raises StoreHeld where it is another's.
+        """
+        limit = "" if for_s is None else max(1, round(1000 * for_s))
+        for part in self._items.partitions:
+            self._durably({part.number: [("EVAL", _HOLD, 1, part.hold, self._owner, "+" if but_mine else "-", why, limit)]})
 
     def release(self) -> None:
-        self._durably({part.number: [("DEL", part.hold)] for part in self._items.partitions})
+        """End this handle's hold, or one without end. Raises StoreHeld where another holds for a time."""
+        for part in self._items.partitions:
+            self._durably({part.number: [("EVAL", _RELEASE, 1, part.hold, self._owner)]})
