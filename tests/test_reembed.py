@@ -184,6 +184,111 @@ def test_a_target_that_holds_other_things_is_left_alone(tmp_path: Path, photos: 
         assert len(target) == 2
 
 
+def test_a_store_that_somebody_else_filled_loses_nothing(tmp_path: Path, photos: Path) -> None:
+    """Not one item; one that was filled from the source loses what that has lost since."""
+    with (
+        open_store(tmp_path / "one", create=FORMER.info) as source,
+        open_store(tmp_path / "two", create=LATTER.info) as target,
+        open_store(tmp_path / "three", create=LATTER.info) as followed,
+    ):
+        fill(source, photos)
+        assert reembed(source, followed, LATTER).indexed == 20
+        fill(target, photos, LATTER)
+        source.delete(["00.png"])
+        with pytest.raises(BadSettings, match="1 of the 20 items"):
+            reembed(source, target, LATTER)
+        assert len(target) == 20
+        assert reembed(source, followed, LATTER).deleted == 1
+
+
+def test_of_two_that_replace_one_store_one_moves_the_alias(photos: Path, redis_8: RedisServer) -> None:
+    """The second is done while the first reads; what was written to the second's store stays named by the alias."""
+    redis_8.client().flushall()
+    url = redis_8.url
+    with (
+        open_store(url("one"), create=FORMER.info) as source,
+        open_store(url("one")) as again,
+        open_store(url("two"), create=LATTER.info) as two,
+        open_store(url("three"), create=LATTER.info) as three,
+        open_alias(url("live")) as alias,
+    ):
+        fill(source, photos)
+        alias.point_at("one")
+
+        def meanwhile(_done: int, _total: int) -> None:
+            if alias.target() == "one":
+                assert replace_behind(alias, again, three, LATTER, name="three").moved
+
+        with pytest.raises(CannotBeDone, match="named one and names three now"):
+            replace_behind(alias, source, two, LATTER, name="two", progress=meanwhile)
+        assert alias.target() == "three"
+        with pytest.raises(StoreHeld, match="replaced by three"):
+            source.delete(["00.png"])
+        two.delete(["00.png"])  # what was filled in vain is not held
+
+
+def test_a_store_that_is_being_filled_takes_its_fillers_writes_alone(
+    photos: Path, redis_8: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takeover, "FILLING_S", 0.3)
+    redis_8.client().flushall()
+    with (
+        open_store(redis_8.url("one"), create=FORMER.info) as source,
+        open_store(redis_8.url("two"), create=LATTER.info) as target,
+        open_store(redis_8.url("two")) as other,
+        takeover.Filling(source, target, LATTER.info) as filling,
+    ):
+        fill(source, photos)
+        fill(target, photos, LATTER)
+        with pytest.raises(StoreHeld, match="being filled"):
+            other.delete(["00.png"])
+        other_filling = takeover.Filling(source, other, LATTER.info)
+        with other_filling:  # once the first one's time is up
+            with pytest.raises(StoreHeld, match="being filled"):
+                filling.renew()
+            assert other.delete(["00.png"]) == 1
+        with open_alias(redis_8.url("live")) as alias:
+            alias.point_at("one")
+        assert run(["store", "alias", redis_8.url("live"), "two"]) == 0
+
+
+def test_pictures_that_cannot_be_reached_are_refused_one_by_one(tmp_path: Path, photos: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone" / "x.png").write_bytes((photos / "00.png").read_bytes())
+    (photos / "out.png").write_bytes(b"")
+    with (
+        open_store(tmp_path / "one", create=FORMER.info) as source,
+        open_store(tmp_path / "two", create=LATTER.info) as target,
+    ):
+        fill(source, tmp_path / "gone")
+        fill(source, photos)
+        (good,) = source.get(["00.png"])
+        assert good is not None
+        origin = good.metadata["_source"]
+        odd = {
+            "up": origin | {"uri": "../gone/x.png"},
+            "link": origin | {"uri": "out.png"},
+            "bucket": origin | {"root": "s3://"},
+            "web": origin | {"root": "https://example.org"},
+            "counted": origin | {"counted": ["seen"]},
+        }
+        items = [Item(name, {"_source": one}) for name, one in odd.items()]
+        source.upsert(items, source.vectors_of(["00.png"] * len(items)))
+        (photos / "out.png").unlink()
+        (photos / "out.png").symlink_to(tmp_path / "gone" / "x.png")
+        (tmp_path / "gone" / "x.png").rename(tmp_path / "y.png")
+        (tmp_path / "gone").rmdir()
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "y.png").rename(tmp_path / "elsewhere" / "x.png")
+        report = reembed(source, target, LATTER)
+    told = sorted(one.error for one in report.refused)
+    assert report.indexed == 20
+    assert len(told) == 6
+    assert sum("leads out of" in one for one in told) == 2
+    assert sum("no such folder" in one for one in told) == 1
+    assert sum("want s3://BUCKET" in one for one in told) == 1
+
+
 def test_no_write_is_lost_while_the_alias_moves_there_and_back(
     tmp_path: Path, photos: Path, redis_8: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

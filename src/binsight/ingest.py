@@ -22,7 +22,7 @@ from binsight.data.files import S3, Files, open_files
 from binsight.data.folder import list_folder, list_image
 from binsight.data.manifest import SUFFIXES, list_manifest, with_metadata
 from binsight.data.part import WHOLE, Part
-from binsight.data.source import Listing, Picture, Refusal, checked_unique
+from binsight.data.source import Listing, Picture, Refusal, Stamp, checked_unique
 from binsight.decoding import Decoder, Read, Refused, Wanted, batched
 from binsight.encoder import Encoder
 from binsight.errors import BadItem, BadSettings, BadSource
@@ -233,13 +233,15 @@ class _Job:
         wanted = []
         for picture, item in zip(pictures, known, strict=True):
             is_counted = not self.count_field or (item is not None and source_of(item).get(COUNTED) == self.count_field)
-            stamp = picture.stamp or self.doors[picture.root].stamp(picture.uri)
-            if item is not None and is_counted and is_of(item, picture, stamp):
+            if item is not None and is_counted and is_of(item, picture, self._stamp(picture)):
                 self.unchanged += 1
                 self.rates.unchanged += 1
             else:
                 wanted.append(Wanted(picture, item, is_counted))
         return wanted
+
+    def _stamp(self, picture: Picture) -> Stamp | None:
+        return picture.stamp or self.doors[picture.root].stamp(picture.uri)
 
     def _accepts(self, picture: Picture) -> bool:
         try:

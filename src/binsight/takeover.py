@@ -7,7 +7,7 @@ Both are held for a time, which is renewed, so that nothing stays held when the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from types import TracebackType
 from typing import Self, final
@@ -92,7 +92,7 @@ class Held:
         self.is_kept = True
 
     def release(self) -> None:
-        self._store.release_writes()
+        _release(self._store)
 
 
 @final
@@ -134,7 +134,7 @@ class Filling:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if not self._is_handed_over:
-            self._target.release_writes()
+            _release(self._target)
 
 
 def _patiently(hold: Callable[[], None], lease_s: float, *, look: Callable[[], None]) -> None:
@@ -148,6 +148,11 @@ def _patiently(hold: Callable[[], None], lease_s: float, *, look: Callable[[], N
             if monotonic() > deadline:
                 raise
             sleep(0.2)
+
+
+def _release(store: VectorStore) -> None:
+    with suppress(StoreHeld):  # it is another's by now
+        store.release_writes()
 
 
 def unknown_ids(source: VectorStore, target: VectorStore) -> Iterator[list[str]]:

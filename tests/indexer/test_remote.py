@@ -15,6 +15,7 @@ from binsight.data.files import open_files
 from binsight.encoder import Encoder
 from binsight.errors import BadSource, CannotBeDone
 from binsight.ingest import IngestReport, ingest, list_sources
+from binsight.reembed import reembed
 from binsight.store import VectorStore, open_store
 from tests import bins
 from tests.fakes import by_hand, mean_colour_encoder
@@ -107,6 +108,28 @@ def test_unchanged_objects_are_not_asked_for_again(faults: Faults, server: str, 
         report = load(encoder, store)
     assert (report.indexed, report.unchanged) == (1, 2)
     assert photos_asked(faults) == ["hall/c.jpg"]
+
+
+def test_items_of_objects_are_read_again_once_each(faults: Faults, server: str, encoder: Encoder, store: VectorStore) -> None:
+    """An object that changed since it was indexed gives its new content, and is not read in every turn."""
+    load(encoder, store)
+    latter = mean_colour_encoder("b" * 64)
+    target = open_store("exact:", create=latter.info)
+    faults.asked.clear()
+    with changed(server, "hall/c.jpg", bins.photo((9, 99, 199))):
+        assert reembed(store, target, latter).indexed == 3
+        assert reembed(store, target, latter).unchanged == 3
+    assert photos_asked(faults)[:3] == ["hall/c.jpg", "hall/c.jpg", "hall/c.jpg"]  # read, and asked for in each later turn
+    assert photos_asked(faults)[3:] == ["hall/ram/a.jpg", "hall/ram/b.jpg"]
+    np.testing.assert_allclose(target.vectors_of(["c.jpg"])[0], by_hand((9, 99, 199)), atol=0.02)
+
+
+def test_a_key_is_taken_as_it_is(faults: Faults, server: str, encoder: Encoder, store: VectorStore) -> None:
+    with changed(server, "odd/a?versionId=7.jpg", FILES["hall/c.jpg"]), changed(server, "odd/b #%41+.jpg", FILES["hall/c.jpg"]):
+        report = load(encoder, store, f"s3://{BUCKET}/odd")
+        assert load(encoder, store, f"s3://{BUCKET}/odd").unchanged == 2
+    assert report.refused == []
+    assert sorted(item.id for item in store.scan()) == ["a?versionId=7.jpg", "b #%41+.jpg"]
 
 
 def test_prune_deletes_the_items_of_objects_that_are_gone(

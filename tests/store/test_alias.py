@@ -12,7 +12,7 @@ import pytest
 
 from binsight import takeover
 from binsight.cli import run
-from binsight.errors import BadSettings, NotAStore, StoreDamaged, StoreHeld
+from binsight.errors import BadSettings, CannotBeDone, NotAStore, StoreDamaged, StoreHeld
 from binsight.records import Item, StoreInfo
 from binsight.store import open_alias, open_store
 from binsight.vectors import Vectors, normalise
@@ -68,6 +68,64 @@ def test_what_is_no_alias_is_told_and_no_store_is_hidden_by_one(place: str, capf
     assert len(errors) == 4
     assert "is no alias" in errors[0]
     assert "another name" in errors[1]
+
+
+def test_an_alias_names_a_store_that_is_there_and_no_alias(place: str, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        make(place % name, f"in {name}")
+    assert run(["store", "alias", place % "live", "one"]) == 0
+    assert run(["store", "alias", place % "other", "live"]) == 2
+    assert run(["store", "reembed", place % "live", "--into", "live", "--model", "demo"]) == 2
+    assert "live is an alias" in capfd.readouterr().err
+    with open_alias(place % "live") as alias:
+        with pytest.raises(BadSettings, match="is an alias itself"), open_alias(place % "other") as other:
+            other.point_at("live")
+        with pytest.raises(CannotBeDone, match="named two and names one now"):
+            alias.point_at("two", former="two")
+        with pytest.raises(CannotBeDone, match="was no alias and names one now"):
+            alias.point_at("two")
+        alias.point_at("gone", former="one")
+    for read_only in (False, True):
+        with pytest.raises(NotAStore, match="an alias of gone, which is not there"):
+            open_store(place % "live", create=INFO, read_only=read_only)
+
+
+def test_an_alias_that_goes_back_tells_what_does_not_come_along(
+    place: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takeover, "FOLLOW_S", 0.05)
+    for name in ("one", "two"):
+        make(place % name, "in both")
+    live = place % "live"
+    assert run(["store", "alias", live, "one"]) == 0
+    assert run(["store", "alias", live, "two"]) == 0
+    time.sleep(0.1)
+    with open_store(live) as store:
+        store.upsert([Item("later")], rows_of(1))
+    capfd.readouterr()
+    assert run(["store", "alias", live, "one"]) == 0
+    assert capfd.readouterr().err.startswith("2 items of two are not in one")  # of one without a picture nobody knows
+
+
+def test_a_local_store_may_be_named_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "sub/two"):
+        make(str(tmp_path / name), "a")
+    monkeypatch.chdir(tmp_path)
+    for given in ("one/", "./one", str(tmp_path / "one")):
+        assert run(["store", "alias", "live", given]) == 0
+        with open_alias("live") as alias:
+            assert alias.target() == "one"
+        (tmp_path / "live").unlink()
+    assert run(["store", "alias", "live", "sub/two"]) == 2
+
+
+def test_a_store_of_another_kind_takes_the_place_of_one(redis_8: RedisServer) -> None:
+    redis_8.client().flushall()
+    make(redis_8.url("one"), "a")
+    with open_alias(redis_8.url("live", quantization="int8")) as alias:
+        alias.point_at("one")
+        with open_store(alias.url_of("one")) as store, open_store(alias.url_of("two", is_new=True), create=INFO) as new:
+            assert (store.info.detail["quantization"], new.info.detail["quantization"]) == ("none", "int8")
 
 
 def test_a_url_in_the_place_of_a_name_does_not_show_its_password(capfd: pytest.CaptureFixture[str]) -> None:
