@@ -27,6 +27,10 @@ class Models:
         self._loaded: dict[str, Encoder] = {}
         self.names = list(dict.fromkeys(names))
 
+    def loaded(self) -> list[Encoder]:
+        """Those that are in memory by now: when several were given and one was asked for, all."""
+        return list(self._loaded.values())
+
     def first(self) -> Encoder:
         """For a store that is made. Raises BadSettings when none was given."""
         if not self.names:

@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from binsight.api.metrics import Metrics
+from binsight.api.run import open_service
 from binsight.checkpoint import Heads
 from binsight.cli import run
 from binsight.client import Client
@@ -18,7 +20,9 @@ from binsight.encoder import Encoder, load_encoder
 from binsight.errors import ModelMismatch
 from binsight.records import Item
 from binsight.search import Searcher
+from binsight.settings import Settings
 from binsight.store import open_store
+from binsight.wiring import Models
 from tests.api.conftest import picture
 from tests.api.servers import Process
 from tests.model_folders import make_binsight_folder
@@ -120,6 +124,23 @@ def test_it_follows_there_and_back_under_load_and_every_answer_is_right(
             assert is_latter
         if when > back + 0.2:
             assert is_former
+
+
+def test_every_model_that_was_given_is_compiled_before_its_store_is_named(
+    tmp_path: Path, photos: Path, encoders: tuple[Encoder, Encoder]
+) -> None:
+    store, settings = str(tmp_path / "one"), Settings.read()
+    models = Models([encoder.info.model for encoder in encoders], settings)
+    assert run(["index", str(photos), "--store", store, "--model", models.names[0]]) == 0
+    models.of(encoders[0].info)
+    loaded = [encoder.load_s for encoder in models.loaded()]
+    service = open_service(models, settings, True, store, Metrics())
+    try:
+        warm = [encoder.load_s for encoder in models.loaded()]
+    finally:
+        service.close()
+    assert len(warm) == 2
+    assert all(after > before for before, after in zip(loaded, warm, strict=True))
 
 
 def test_what_is_written_through_the_server_while_its_store_is_replaced_is_there_or_named(

@@ -22,7 +22,7 @@ from binsight.api.keys import Access, check_host, parse_keys
 from binsight.api.logs import log_as_json
 from binsight.api.metrics import Metrics
 from binsight.api.server import Server
-from binsight.api.service import Service
+from binsight.api.service import Service, warm_up
 from binsight.errors import BadSettings
 from binsight.listening import listening
 from binsight.settings import Settings
@@ -55,7 +55,7 @@ def serve(
     check_host(host, keys, allow_anonymous=allow_anonymous)
     if tls is not None:
         _check_tls(*tls)
-    followed = Followed(url, partial(_open, Models(models, settings), settings, read_only))
+    followed = Followed(url, partial(open_service, Models(models, settings), settings, read_only))
     server = Server(followed.open, settings, Access(keys, allow_anonymous=allow_anonymous), has_moved=followed.has_moved)
     with listening(host, port) as listener:
         _give_memory_back()
@@ -85,9 +85,13 @@ def _give_memory_back() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
-def _open(models: Models, settings: Settings, read_only: bool, url: str, metrics: Metrics) -> Service:
+def open_service(models: Models, settings: Settings, read_only: bool, url: str, metrics: Metrics) -> Service:
+    """The service of a store, warm, with all of the models. Raises as `serve`."""
     encoder, store = open_with(url, models, read_only=read_only)
     try:
+        for other in models.loaded():
+            if other is not encoder:  # that of the store that comes next: the alias does not wait while it is compiled
+                warm_up(other, settings)
         return Service(encoder, store, settings, metrics)
     except BaseException:
         store.close()

@@ -24,9 +24,15 @@ from binsight.store.base import VectorStore
 T = TypeVar("T")
 _READERS = 4  # threads that ask the store
 _WRITERS = 16  # threads that change it: a shared server syncs together what arrives together
-_WARM_SIZES = (1, 2, 4, 8, 16)  # what the model is compiled for: one picture, few, and many
+_WARM_SIZES = (1, 2, 4, 8, 16)
 _DECODING_BYTES = 160 * 2**20  # of pictures that are decoded at the same time
 _PIXEL_BYTES = 8  # that decoding may take for each pixel of the largest picture: a JPEG takes six, other kinds up to twenty
+
+
+def warm_up(encoder: Encoder, settings: Settings) -> None:
+    """Compile a model for one picture, few, and many."""
+    for size in _WARM_SIZES:
+        encoder.warm_up(min(size, settings.api_batch))
 
 
 @final
@@ -48,8 +54,7 @@ class Service:
         self._memory = Budget(_DECODING_BYTES)
         self._most_decoding_bytes = _PIXEL_BYTES * settings.api_max_pixels
         self._metrics = metrics
-        for size in _WARM_SIZES:
-            encoder.warm_up(min(size, settings.api_batch))
+        warm_up(encoder, settings)
         self._decoders = ThreadPoolExecutor(settings.workers, thread_name_prefix="decode")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="search")
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="write")
