@@ -139,7 +139,10 @@ class Client:
     # ---- changing
 
     def add(self, items: Sequence[Item], images: Sequence[ImageLike]) -> None:
-        """Send pictures with their items, some at a time; each request is all or nothing. The key `_source` is the server's."""
+        """Send pictures with their items, some at a time. One that is wrong refuses its request: what was sent before stays.
+
+        The key `_source` is the server's.
+        """
         if len(items) != len(images):
             raise BadSettings(f"want one image for each item, got {len(images)} images for {len(items)} items")
         for chunk, parts in _batches(items, images):

@@ -177,7 +177,10 @@ async def delete_item(item_id: str, request: Request) -> Response:
     ),
 )
 async def put_batch(request: Request) -> Response:
-    """Add or replace several items, all or none: with vectors (JSON) or with pictures (a form)."""
+    """Add or replace several items: with vectors (JSON) or with pictures (a form). One that is wrong refuses them all.
+
+    Of a shared store that refused a batch (503), a part may have been written: sent again, it ends as if it had been sent once.
+    """
     server, service = _admitted(request, "write")
     _expect_place(request, service)
     async with server.bodies.read(request) as body:
