@@ -119,4 +119,4 @@ def _record(family: int, items: Sequence[Part]) -> dict[str, Any]:  # JSON
 def _train(folder: Path) -> None:
     from binsight.demo_training import Recipe, train_demo_model
 
-    train_demo_model(folder, seed=0, recipe=Recipe(bins=180, epochs=7), say=lambda _: None)
+    train_demo_model(folder, seed=0, recipe=Recipe(bins=150, part_views=4, epochs=6), say=lambda _: None)

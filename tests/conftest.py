@@ -64,8 +64,11 @@ def weights_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder for exported models that lasts for the test run."""
-    return tmp_path_factory.mktemp("binsight-cache")
+    """A cache folder for exported models that lasts for the test run, of all its processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "binsight-cache"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

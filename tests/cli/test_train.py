@@ -79,10 +79,16 @@ def test_an_interrupt_ends_with_130_and_the_run_can_go_on(counts: dict[str, Any]
     code, told = interrupted_after("epoch 6/", *options, "--resume")
     assert code == 130, told
     assert "epoch 1/500" not in told
-    slow = ["--backbone", "resnet50", "--size", "160"]
-    code, told = interrupted_after(
-        "Finding best initial lr", *options[:6], str(tmp_path / "lr"), *options[7:], *slow, "--find-lr"
-    )
+
+
+@pytest.mark.torture
+def test_an_interrupted_search_for_a_learning_rate_leaves_nothing(counts: dict[str, Any], tmp_path: Path) -> None:
+    options = [
+        "train", "--data", str(counts["data"]), "--split", str(counts["split"]), "--out", str(tmp_path / "lr"), "--backbone",
+        "resnet50", "--no-pretrained", "--size", "160", "--batch-size", "8", "--device", "cpu", "--find-lr",
+        "--embedding", "8", "--precision", "fp32", "--threads", "1",
+    ]  # fmt: skip
+    code, told = interrupted_after("Finding best initial lr", *options)
     assert code == 130, told
     assert "Traceback" not in told
     assert not list(tmp_path.glob("lr*"))

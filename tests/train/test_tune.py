@@ -128,7 +128,7 @@ def test_processes_that_begin_at_once_find_no_half_written_folder(tmp_path: Path
 
 def test_two_workers_share_a_journal_and_a_killed_ones_trial_is_run_again_by_the_other(root: Path, tmp_path: Path) -> None:
     storage = str(tmp_path / "study.log")
-    given = arguments(root, "--trials=3", "--workers=2", storage=storage, out=tmp_path / "out", epochs=30)
+    given = arguments(root, "--trials=3", "--workers=2", storage=storage, out=tmp_path / "out", epochs=16)
     job = start(root, given)
 
     def busy() -> list[optuna.trial.FrozenTrial]:
