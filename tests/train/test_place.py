@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from binsight.cli import run
 from binsight.errors import BadSettings, BadSource, CannotBeDone
 from binsight.train.config import TrainConfig
-from binsight.train.place import held
+from binsight.train.place import disk_errors, held
 from binsight.train.run import find_lr, train
 from tests.model_folders import make_model_folder
 from tests.train.drawn import classed, counted, settings
@@ -41,7 +41,7 @@ def counts(tmp_path: Path) -> dict[str, Any]:
 HOLDER = """
 import json, sys
 from binsight.train.config import TrainConfig
-from binsight.train.place import held
+from binsight.train.place import disk_errors, held
 with held(TrainConfig.checked(json.loads(sys.argv[1])), resume=False):
     print("held", flush=True)
     sys.stdin.readline()
@@ -200,3 +200,20 @@ def test_numbers_of_thousands_of_digits_are_wrong_use(
         train(settings(counts | {"split": split}, tmp_path / "m"))
     assert type(caught.value).__name__ == "BadSource"
     assert len(capfd.readouterr().err) < 500
+
+
+def test_a_full_disk_under_tensorboard_is_one_error_and_no_traceback(
+    small_disk: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    def logged() -> None:
+        with disk_errors(small_disk):
+            writer = SummaryWriter(str(small_disk / "tensorboard"), flush_secs=0)
+            for step in range(2000):
+                writer.add_text("told", "x" * 1000, step)
+                writer.flush()
+
+    with pytest.raises(CannotBeDone, match=r"cannot write to .*(No space left on device|File too large)"):
+        logged()
+    assert capfd.readouterr().err == ""

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import pickle
+import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -76,6 +77,24 @@ def disk_error(folder: Path, error: OSError) -> CannotBeDone:
     is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     advice = kept or ("; make room" if is_full else "; give another --out")
     return CannotBeDone(f"cannot write to {folder}: {error.strerror or error}{advice}")
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Errors of the disk as ours, once: TensorBoard writes in a thread, which would print the same error as a traceback."""
+    before = threading.excepthook
+
+    def of_thread(told: threading.ExceptHookArgs) -> None:
+        if not isinstance(told.exc_value, OSError):
+            before(told)
+
+    threading.excepthook = of_thread
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(folder, error) from error
+    finally:
+        threading.excepthook = before
 
 
 def _check(config: TrainConfig, resume: bool) -> None:

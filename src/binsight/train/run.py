@@ -36,7 +36,7 @@ from binsight.preprocess import Preprocess
 from binsight.train.card import model_card
 from binsight.train.config import TrainConfig
 from binsight.train.examples import Prepared, prepare, with_features, with_views
-from binsight.train.place import BEST, LAST, Earlier, disk_error, earlier, held
+from binsight.train.place import BEST, LAST, Earlier, disk_errors, earlier, held
 from binsight.train.whiten import fit_head
 
 try:
@@ -144,7 +144,7 @@ def _train(
     )  # fmt: skip
     data.check(config.devices * config.nodes)
     last = config.run_dir / LAST
-    with quiet(), _disk_errors(config.run_dir):
+    with quiet(), disk_errors(config.run_dir):
         fitting = time.perf_counter()
         if any(value.requires_grad for value in net.parameters()):
             start_at = str(last) if resume and last.exists() else None
@@ -434,14 +434,6 @@ def _precision(config: TrainConfig) -> str:
         has = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else has_bf16()
         return "bf16-mixed" if has else "32-true"
     return {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}[config.precision]
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise disk_error(folder, error) from error
 
 
 # ---- after
