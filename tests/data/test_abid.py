@@ -43,10 +43,10 @@ def found(request: pytest.FixtureRequest, server: str, tmp_path: Path, monkeypat
 def test_a_bin_has_its_count_and_the_products_that_are_in_it(found: LabelledSet) -> None:
     assert found.kind == "abid"
     assert found.pictures == (
-        LabelledPicture("bin-images/00001.jpg", 3, None, ("B1", "B2")),
+        LabelledPicture("bin-images/00001.jpg", 3, None, ("B1", "B2"), numbers=(("most_of_one", 2),), words=("thing",)),
         LabelledPicture("bin-images/00002.jpg", 0, None, ()),
-        LabelledPicture("bin-images/00004.jpg", 3, None, ("B3",)),
-        LabelledPicture("bin-images/1.jpg", 1, None, ("B1",)),
+        LabelledPicture("bin-images/00004.jpg", 3, None, ("B3",), numbers=(("most_of_one", 1),), words=("thing",)),
+        LabelledPicture("bin-images/1.jpg", 1, None, ("B1",), numbers=(("most_of_one", 1),), words=("thing",)),
     )
     assert found.read("bin-images/1.jpg") == FILES["bin-images/1.jpg"] != FILES["bin-images/00001.jpg"]
 

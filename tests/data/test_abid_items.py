@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from binsight.data.abid_items import describe, list_abid
+from binsight.data.abid_items import bin_facts, describe, list_abid
 from binsight.data.files import open_files
 from tests import bins
 
@@ -24,6 +24,23 @@ def size(value: object, unit: str = "IN") -> dict[str, object]:
 def described(products: list[dict[str, Any]], expected: int) -> tuple[dict[str, Any], str | None]:
     document = {"BIN_FCSKU_DATA": {one["asin"]: one for one in products}, "EXPECTED_QUANTITY": expected}
     return describe(json.dumps(document).encode())
+
+
+def test_facts_of_a_bin_are_sums_means_and_largest_of_what_is_known() -> None:
+    """By hand: one piece of 10 × 2.5 × 1 and two of 4 × 3 × 0.25 inches; 3 pounds and 2 × 0.5; of B3 only the quantity."""
+    fields, _ = described(
+        [
+            product("B2", 1, weight=size(3, "pounds"), length=size(10), width=size(2.5), height=size(1)),
+            product("B1", 2, weight=size(0.5, "pounds"), length=size(4), width=size(3), height=size(0.25)),
+            product("B3", 5, length=size(0), width=size(3)),
+        ],
+        8,
+    )
+    assert dict(bin_facts(fields)) == pytest.approx({
+        "volume_sum": 31, "volume_mean": 31 / 3, "volume_largest": 25, "weight_sum": 4, "weight_mean": 4 / 3,
+        "longest_side": 10, "most_of_one": 5,
+    })  # fmt: skip
+    assert bin_facts(described([], 0)[0]) == ()
 
 
 def test_a_bin_has_its_quantity_products_names_and_sizes() -> None:

@@ -49,6 +49,17 @@ def test_a_number_among_classes_is_a_class_and_said_to_be_one(tmp_path: Path) ->
     assert refusals(found.notes) == {"1": "a number among class folders: taken as a class, not as a count"}
 
 
+def test_what_else_a_manifest_says_is_kept_beside(tmp_path: Path) -> None:
+    write(tmp_path, {name: photo() for name in ("a.jpg", "b.jpg")})
+    rows = ["path,count,label,weight,price,name", 'a.jpg,3,7,0.5,-1,"A red Bin, 3 of 12"', "b.jpg,1,8,,x,Bin"]
+    (tmp_path / "m.csv").write_text("\n".join(rows) + "\n")
+    found = open_labelled(str(tmp_path / "m.csv"))
+    assert found.pictures == (
+        LabelledPicture("a.jpg", 3, "7", numbers=(("weight", 0.5),), words=("bin", "red")),
+        LabelledPicture("b.jpg", 1, "8", words=("bin",)),
+    )
+
+
 def test_a_csv_manifest_gives_counts_labels_products_and_groups(tmp_path: Path) -> None:
     write(tmp_path, {name: photo() for name in ("a.jpg", "b.jpg", "c.jpg")})
     (tmp_path / "m.csv").write_text("path,count,label,products,group\nb.jpg,3,,B2; B1,\na.jpg,,007,,bin 9\nc.jpg,0,7,,\n")

@@ -37,6 +37,9 @@ def train(
     embedding_loss: Annotated[str, typer.Option("--embedding-loss", help="supcon, multisimilarity or whiten.")] = "supcon",
     count_weight: Annotated[float, typer.Option("--count-weight", help="Weight of the count loss; 0: no count head.")] = 1.0,
     label_weight: Annotated[float, typer.Option("--label-weight", help="Weight of the class loss; 0: no class head.")] = 1.0,
+    records_weight: Annotated[
+        float, typer.Option("--records-weight", help="Of what records say beside (products, sizes, words); 0: not learnt.")
+    ] = 0.0,
     embedding_weight: Annotated[float, typer.Option("--embedding-weight", help="Of the embedding loss; 0: none.")] = 0.5,
     epochs: Annotated[int, typer.Option("--epochs", metavar="N", help="Passes over the training pictures.")] = 20,
     batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", help="Pictures a step, over all devices.")] = 64,
@@ -121,7 +124,7 @@ def train(
         nodes,
         workers,
     )
-    del compile_, threads, profile, licence, licence_file  # all of them go on as one record
+    del compile_, threads, profile, licence, licence_file, records_weight  # all of them go on as one record
     from binsight.train.config import TrainConfig
     from binsight.train.run import find_lr as search_lr
     from binsight.train.run import train as run

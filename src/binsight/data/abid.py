@@ -30,17 +30,10 @@ class BinRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Bins:
-    """Records by the uri of their photo, sorted; photos refused; and notes on photos that are taken all the same."""
-
-    records: dict[str, BinRecord]
-    refused: list[Refusal]
-    notes: list[Refusal]
-
-
-@dataclass(frozen=True, slots=True)
 class ReadBins(Generic[T]):
-    """As `Bins`, with what was made of each metadata file; None for those that were not read."""
+    """What was made of each metadata file (None where it was not read), by the uri of its photo, sorted; photos refused; and
+    notes on photos that are taken all the same.
+    """
 
     records: dict[str, T | None]
     refused: list[Refusal]
@@ -53,17 +46,6 @@ def image_uri(stem: str) -> str:
 
 def metadata_uri(stem: str) -> str:
     return f"{METADATA}/{stem}.json"
-
-
-def list_bins(files: Files) -> Bins:
-    """Every photo with its record. A photo without metadata, or with metadata that cannot be read, is refused with the reason.
-
-    Raises BadSource when there is no `bin-images` or no photo in it.
-    """
-    found = read_bins(files, parse_metadata)
-    records = {photo: record for photo, record in found.records.items() if record is not None}
-    notes = [Refusal(photo, record.note) for photo, record in records.items() if record.note is not None]
-    return Bins(records, found.refused, notes + found.notes)
 
 
 def read_bins(

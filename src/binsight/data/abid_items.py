@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from binsight.records import Metadata
 
 SIZES = {"length": ("length_in", "IN"), "width": ("width_in", "IN"), "height": ("height_in", "IN")}
 WEIGHT = ("weight_lb", "pounds")
+_MOST_PIECES = 100  # of one product that a sum of sizes takes in
 
 
 def list_abid(files: Files, *, part: Part = WHOLE, id_prefix: str = "") -> Listing:
@@ -54,6 +56,30 @@ def describe(data: bytes) -> tuple[Metadata, str | None]:
     recorded: Mapping[str, Any] = json.loads(data)["BIN_FCSKU_DATA"]
     contents = [_product(asin, recorded[asin]) for asin in record.products]
     return _fields(record, contents), record.note
+
+
+def bin_facts(fields: Metadata) -> tuple[tuple[str, float], ...]:
+    """How much and how large the things in a bin are, by name, as far as it is known; of what `describe` gives."""
+    volumes, weights, sides = [], [], []
+    for one in fields["contents"]:
+        pieces = min(one["quantity"], _MOST_PIECES)
+        lengths = [one[name] for name, _ in SIZES.values() if one.get(name)]
+        if len(lengths) == len(SIZES):
+            volumes += [math.prod(lengths)] * pieces
+            sides.append(max(lengths))
+        if one.get(WEIGHT[0]):
+            weights += [one[WEIGHT[0]]] * pieces
+    facts = {f"volume_{name}": value for name, value in _summary(volumes).items()}
+    facts |= {f"weight_{name}": value for name, value in _summary(weights).items() if name != "largest"}
+    if sides:
+        facts["longest_side"] = max(sides)
+    if fields["contents"]:
+        facts["most_of_one"] = max(one["quantity"] for one in fields["contents"])
+    return tuple(sorted(facts.items()))
+
+
+def _summary(values: Sequence[float]) -> dict[str, float]:
+    return {"sum": sum(values), "mean": sum(values) / len(values), "largest": max(values)} if values else {}
 
 
 def _fields(record: BinRecord, contents: Sequence[Metadata]) -> Metadata:

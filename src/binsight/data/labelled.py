@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from binsight.data.abid import IMAGES, MOST_OF_A_BIN, list_bins
+from binsight.data.abid import IMAGES, MOST_OF_A_BIN, read_bins
+from binsight.data.abid_items import bin_facts, describe
 from binsight.data.files import S3, Files, open_files
 from binsight.data.manifest import SUFFIXES, list_manifest
 from binsight.data.source import Picture, Refusal
 from binsight.errors import BadSource
 
 Kind: TypeAlias = Literal["abid", "counts", "classes", "manifest"]
+_OWN = frozenset(("count", "label", "products", "group"))  # fields of a manifest with a meaning of their own
+_WORD = re.compile(r"[^\W\d_]{3,}")
 MOST_OF_A_FOLDER = 999  # a folder with a larger number is a part number, not a count
 
 
@@ -21,7 +26,8 @@ class LabelledPicture:
     """One picture. uri: relative to the set's root, forward slashes; None and () stand for what is not known.
 
     products: ASINs of which at least one is in the bin, sorted. group: pictures of one group, where a manifest names it,
-    belong together as if they shared a product.
+    belong together as if they shared a product. numbers: what else is recorded, none below 0, by name. words: of the names of
+    what is recorded, sorted.
     """
 
     uri: str
@@ -29,6 +35,8 @@ class LabelledPicture:
     label: str | None
     products: tuple[str, ...] = ()
     group: str | None = None
+    numbers: tuple[tuple[str, float], ...] = ()
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,8 @@ def open_labelled(source: str) -> LabelledSet:
 
     A folder with `bin-images` is ABID; one whose pictures all lie in folders named by whole numbers holds counts; any other,
     classes named by the folder a picture lies in. A manifest has a `path` and `count` or `label` (or both), optionally
-    `products` (a list, or text with `;` between) and `group`. Raises BadSource when nothing in it can be used.
+    `products` (a list, or text with `;` between) and `group`; other fields of numbers, and the words of `name` or `names`, are
+    kept beside. Raises BadSource when nothing in it can be used.
     """
     if Path(source).suffix.lower() in SUFFIXES:
         return _manifest(source)
@@ -70,9 +79,15 @@ def open_labelled(source: str) -> LabelledSet:
 
 
 def _abid(files: Files) -> LabelledSet:
-    bins = list_bins(files)
-    pictures = [LabelledPicture(uri, record.count, None, record.products) for uri, record in bins.records.items()]
-    return LabelledSet(files.root, "abid", tuple(pictures), tuple(bins.refused), tuple(bins.notes))
+    found = read_bins(files, describe)
+    pictures, notes = [], []
+    for uri, described in found.records.items():
+        fields, note = described if described is not None else ({}, None)
+        numbers, words = bin_facts(fields), _words(fields.get("names"))
+        pictures.append(LabelledPicture(uri, fields["quantity"], None, tuple(fields["products"]), None, numbers, words))
+        if note is not None:
+            notes.append(Refusal(uri, note))
+    return LabelledSet(files.root, "abid", tuple(pictures), tuple(found.refused), (*notes, *found.notes))
 
 
 def _folders(files: Files) -> LabelledSet:
@@ -119,7 +134,20 @@ def _labelled(picture: Picture) -> LabelledPicture:
         raise ValueError(f"want a count that is a whole number from 0 to {MOST_OF_A_BIN:,}, got {repr(count)[:40]}")
     if count is None and label is None:
         raise ValueError("the row has neither count nor label")
-    return LabelledPicture(picture.uri, count, label, _products(fields.get("products")), group)
+    numbers = tuple(sorted((name, float(value)) for name, value in fields.items() if name not in _OWN and _is_number(value)))
+    words = _words([fields.get("name"), fields.get("names")])
+    return LabelledPicture(picture.uri, count, label, _products(fields.get("products")), group, numbers, words)
+
+
+def _is_number(value: Any) -> bool:  # any JSON
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _words(names: Any) -> tuple[str, ...]:  # any JSON
+    """Lower-case words of three letters and more in a text, or in lists of such."""
+    if isinstance(names, list):
+        return tuple(sorted({word for one in names for word in _words(one)}))
+    return tuple(sorted(set(_WORD.findall(names.lower())))) if isinstance(names, str) else ()
 
 
 def _text(fields: dict[str, Any], name: str) -> str | None:

@@ -53,6 +53,9 @@ class TrainConfig(BaseModel):
     )
     count_weight: float = Field(1.0, ge=0, description="of the count loss")
     label_weight: float = Field(1.0, ge=0, description="of the class loss")
+    records_weight: float = Field(
+        0.0, ge=0, description="of what the records say beside (products, sizes, words): learnt along, then thrown away; 0: not"
+    )
     embedding_weight: float = Field(0.5, ge=0, description="of the embedding loss; 0 leaves the embedding head out")
 
     epochs: int = Field(20, ge=1, le=10_000, description="passes over the training pictures")

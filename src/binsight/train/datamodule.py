@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from binsight.errors import BadSettings
 from binsight.train.losses import Relation
+from binsight.train.records import RecordTargets
 
 Batch: TypeAlias = dict[str, Tensor]  # "input" as in Examples.inputs; "count" (n,), "label" (n,), "row" (n,)
 UNKNOWN = -1  # a picture without a count or without a class
@@ -27,6 +28,7 @@ class Examples:
     inputs: uint8 (n, h, w, 3) pixels, float32 (n, views, dim) features of a frozen backbone, or float16 (n, views, channels,
     h', w') maps of its frozen stages; the first view is the picture as it is. counts: (n,) true counts;
     labels: (n,) classes; both −1 where not known. relation: which are positives of each other. names: for messages.
+    records: what else is to be learnt of them.
     """
 
     inputs: NDArray[Any]
@@ -36,6 +38,7 @@ class Examples:
     names: tuple[str, ...]
     train: NDArray[np.int64]  # rows
     val: NDArray[np.int64]
+    records: RecordTargets | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Examples:
         """Itself, as nothing in it changes: averaging weights copies all that a module holds."""

@@ -29,6 +29,7 @@ from binsight.train.cache import open_pixels
 from binsight.train.config import TrainConfig
 from binsight.train.datamodule import UNKNOWN, Examples
 from binsight.train.losses import Relation
+from binsight.train.records import record_targets
 from binsight.train.stages import FrozenStages
 
 Say = Callable[[str], None]
@@ -98,7 +99,10 @@ def prepare(config: TrainConfig, preprocess: Preprocess, *, cache: Path, say: Sa
         names=pixels.uris,
         train=np.flatnonzero(of_split == TRAIN),
         val=np.flatnonzero(of_split == VAL),
+        records=record_targets(pictures, np.flatnonzero(of_split == TRAIN)) if config.records_weight else None,
     )
+    if config.records_weight and examples.records is None:
+        raise BadSettings(f"--records-weight: {config.data} says nothing of its pictures but counts and classes; leave it out")
     return Prepared(examples, classes, labelled, split, refused, pixels.key)
 
 

@@ -11,7 +11,7 @@ import lightning
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from binsight.counting import Calibration, CountKind, outcomes
@@ -51,6 +51,9 @@ class BinModule(lightning.LightningModule):
         self._embedding_loss: EmbeddingLoss | None = None
         if config.embedding_weight and config.embedding_loss != "whiten":
             self._embedding_loss = EmbeddingLoss(config.embedding_loss)
+        self._records = examples.records
+        if self._records is not None:  # in no BinNet: it is not kept
+            self.record_head = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(net.pooled_dim, self._records.width))
         self._is_search = is_search  # for a learning rate: a loss that is no number ends it, and is no error
         self._losses: list[float] = []
         self._said: list[dict[str, NDArray[Any]]] = []
@@ -111,19 +114,30 @@ class BinModule(lightning.LightningModule):
                     planes = planes * share + planes[order] * (1 - share)
             planes = planes.contiguous(memory_format=torch.channels_last)
             if self._stages is None:
-                return self._forward(planes), share, order
+                return self._whole(planes), share, order
             return self._of_maps(self._stages.maps(planes)), share, order
         views = (draws[:, 0] * inputs.shape[1]).long().to(inputs.device)
         kept = inputs[torch.arange(n, device=inputs.device), views].float()
         if is_mixed:
             kept = kept * share + kept[order] * (1 - share)
-        return (self.net.answers(kept) if kept.ndim == 2 else self._of_maps(kept)), share, order
+        return (self._told(kept) if kept.ndim == 2 else self._of_maps(kept)), share, order
+
+    def _whole(self, planes: Tensor) -> Said:
+        return self._forward(planes) if self._records is None else self._told(self.net.features(planes))
+
+    def _told(self, features: Tensor) -> Said:
+        """What the heads say of features, in training also of what the records say."""
+        said = self.net.answers(features)
+        if self._records is None or not self.training:
+            return said
+        with torch.autocast(features.device.type, enabled=False):
+            return said | {"records": self.record_head(features[:, : self.net.pooled_dim])}
 
     def _of_maps(self, maps: Tensor) -> Said:
         """What the network says of what its frozen stages have computed."""
         assert self._stages is not None
         maps = maps.contiguous(memory_format=torch.channels_last)
-        return self.net.answers(self._stages.features(maps, self._learning))
+        return self._told(self._stages.features(maps, self._learning))
 
     def _losses_of(self, said: Said, batch: Said, share: float, order: Tensor) -> dict[str, tuple[float, Tensor]]:
         config = self.config
@@ -132,6 +146,8 @@ class BinModule(lightning.LightningModule):
             losses["count"] = config.count_weight, _mixed(self._count_loss, said["count"], batch["count"], share, order)
         if "label" in said:
             losses["label"] = config.label_weight, _mixed(self._label_loss, said["label"], batch["label"], share, order)
+        if self._records is not None:
+            losses["records"] = config.records_weight, _mixed(self._records.loss, said["records"], batch["row"], share, order)
         if self._embedding_loss is not None and share == 1.0:
             embeddings, rows = self._of_all(said["embedding"]), self._of_all(batch["row"])
             positive = torch.from_numpy(self._examples.relation.among(rows.cpu().numpy())).to(embeddings.device)
@@ -171,6 +187,8 @@ class BinModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:  # what Lightning takes
         groups = layer_groups(self.net)
+        if self._records is not None:
+            groups = [*groups[:-1], [*groups[-1], *self.record_head.named_parameters()]]
         chosen: list[dict[str, Any]] = []
         for depth, group in enumerate(groups):
             rate = self.lr * self.config.layer_decay ** (len(groups) - 1 - depth)
