@@ -51,7 +51,7 @@ class BinModule(lightning.LightningModule):
         self._embedding_loss: EmbeddingLoss | None = None
         if config.embedding_weight and config.embedding_loss != "whiten":
             self._embedding_loss = EmbeddingLoss(config.embedding_loss)
-        self._records = examples.records
+        self._records = examples.records if config.records_weight else None
         if self._records is not None:  # in no BinNet: it is not kept
             self.record_head = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(net.pooled_dim, self._records.width))
         self._is_search = is_search  # for a learning rate: a loss that is no number ends it, and is no error
