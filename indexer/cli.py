@@ -50,7 +50,9 @@ def run_command(
         Path | None, typer.Option("--root", metavar="DIR", help="Where a manifest's paths start; by default its own folder.")
     ] = None,
     id_prefix: Annotated[str, typer.Option("--id-prefix", metavar="P", help="Put this before every id.")] = "",
-    prune: Annotated[bool, typer.Option("--prune", help="Delete items of these roots whose files are gone.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete what these sources no longer hold; an item whose file is refused stays.")
+    ] = False,
     part: Annotated[str, typer.Option("--part", metavar="I/N", help="Take only part I (from 1) of N, for job arrays.")] = "1/1",
     count_field: Annotated[
         str | None,

@@ -29,7 +29,7 @@ from binsight.errors import BadItem, BadSettings, BadSource
 from binsight.origin import COUNTED, count_fields, count_names, is_of, source_of
 from binsight.paths import shown, user_path
 from binsight.patience import Patience
-from binsight.pruning import File, check_prunable, pruned
+from binsight.pruning import File, Pruned, check_prunable, prune_items
 from binsight.rates import Rates, StageRate, bottleneck, rates_json
 from binsight.records import Count, Item, Metadata
 from binsight.store.base import SOURCE_KEY, VectorStore, checked_id, metadata_text
@@ -48,8 +48,8 @@ _WIDEST = Count(1000, 1000.0001, (), 0.0, 1001, 1001)  # no count takes more roo
 class IngestReport:
     """What became of every input; `images_per_s` is indexed / took_s, from the first file opened to the last commit.
 
-    notes: inputs that were taken although something about them contradicts. retries: requests to remote sources that had to be
-    made again; waited_s: for a store that was away. stages: what each did, and `wall_s` in how much time.
+    notes: inputs that were taken although something about them contradicts, and what `prune` left to other sources. retries:
+    requests to remote sources that had to be made again; waited_s: for a store that was away. stages: what each did, and `wall_s` in how much time.
     """
 
     indexed: int
@@ -172,16 +172,17 @@ def ingest(
                     progress(job.done, len(pictures))
         finally:
             job.patience.give_up()
-    gone = pruned(listings, store, kept=job.refused_files, part=part, doors=doors) if prune else 0
+    gone = prune_items(listings, store, kept=job.refused_files, part=part, doors=doors) if prune else Pruned()
     unread = {one.path for one in job.refused}
+    notes = [one for listing in listings for one in listing.notes if part.holds(one.path)] + gone.notes
     return IngestReport(
         job.indexed,
         job.unchanged,
-        gone,
+        gone.items,
         sum(listing.skipped for listing in listings) if part.number == 1 else 0,
         [Refusal(shown(one.path), shown(one.error)) for one in refused + job.refused],
         [shown(path) for listing in listings for path in listing.unlisted if path not in unread and part.holds(path)],
-        [Refusal(shown(one.path), shown(one.error)) for listing in listings for one in listing.notes if part.holds(one.path)],
+        [Refusal(shown(one.path), shown(one.error)) for one in notes],
         retries=sum(files.retries for files in doors.values()) + sum(listing.retries for listing in listings),
         waited_s=job.patience.waited_s,
         took_s=perf_counter() - started,
