@@ -59,7 +59,9 @@ def run_command(
         typer.Option("--count-field", metavar="NAME", help="Where a counting model's count is stored: NAME, NAME_low, …"),
     ] = None,
     no_count: Annotated[bool, typer.Option("--no-count", help="Store no count, even if the model counts.")] = False,
-    wait_s: Annotated[float, typer.Option("--wait-s", metavar="S", help="How long to wait for a store that goes away.")] = 60.0,
+    wait_s: Annotated[
+        float, typer.Option("--wait-s", metavar="S", help="How long to wait for a store that goes away or is held.")
+    ] = 60.0,
     shard_items: Annotated[int, typer.Option("--shard-items", metavar="N", help="Items of one finished shard.")] = 4096,
     as_json: AsJson = False,
 ) -> int:

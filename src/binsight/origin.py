@@ -1,7 +1,7 @@
 """What an item remembers of the file it was made from, in its reserved field `_source`, and what a model said of it.
 
 `_source` holds root, uri, size, mtime_ns and sha256 of the file, for an object also its etag, and the manifest that names it,
-if one does; `counted` names the fields in which the model's count stands, so that they are told from those that the source gave.
+if one does; `counted` names the fields in which the model's count stands, to tell them from those that the source gave.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias
 
 from binsight.data.files import Files
@@ -17,6 +18,7 @@ from binsight.data.source import Listing, Refusal, joined
 from binsight.decoding import batched
 from binsight.errors import BadSource
 from binsight.origin import source_of
+from binsight.patience import Patience
 from binsight.records import Item
 from binsight.store.base import VectorStore
 
@@ -51,7 +53,13 @@ def check_prunable(listings: Sequence[Listing]) -> None:
 
 
 def prune_items(
-    listings: Sequence[Listing], store: VectorStore, *, kept: Set[File], part: Part, doors: Mapping[str, Files]
+    listings: Sequence[Listing],
+    store: VectorStore,
+    patience: Patience,
+    *,
+    kept: Set[File],
+    part: Part,
+    doors: Mapping[str, Files],
 ) -> Pruned:
     """Delete the items that belong to the listings' sources and whose file is no candidate any more, or one under another id.
 
@@ -83,8 +91,12 @@ def prune_items(
             return False
         return not _is_of_another_prefix(item.id, uri, prefixes[root, manifest])
 
-    stale = [item.id for item in store.scan() if is_stale(item)]
-    done.items = sum(store.delete(some) for some in batched(iter(stale), _TOGETHER))
+    def found() -> list[str]:
+        done.of_others.clear()  # of a scan that was cut short
+        return [item.id for item in store.scan() if is_stale(item)]
+
+    for some in batched(iter(patience.call(found)), _TOGETHER):
+        done.items += patience.call(partial(store.delete, some))
     return done
 
 
