@@ -165,6 +165,7 @@ def test_verify_of_a_damaged_store_names_the_row_and_ends_with_3(shell: Shell, s
         (("index", "{parts}", "--store", "{parts}", "--model", MODEL), 2, "choose another path"),
         (("index", "{parts}", "--store", "{parts}/red/0.png", "--model", MODEL), 2, "is a file"),
         (("index", "s3://", "--store", "{tmp}/new.store", "--model", MODEL), 2, "s3://BUCKET"),
+        (("index", "{parts}", "--store", "shards:{tmp}/new", "--model", MODEL), 2, "`python -m indexer run … --store shards:"),
         (("search", "{parts}/red/0.png", "--store", "{tmp}/nothing"), 2, "is not a store"),
         (("search", "{parts}/red/0.png", "--store", "{parts}"), 2, "is not a store"),
         (("search", "{parts}/red/0.png", "--store", "{store}", "-k", "0"), 2, "k from 1"),

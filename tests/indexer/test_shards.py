@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -54,6 +56,38 @@ def test_a_shard_holds_records_counts_and_vectors_side_by_side(folder: Path) -> 
     np.testing.assert_array_equal(vectors, AXES[[1, 0]])
     manifest = json.loads((folder / "manifest.json").read_text())
     assert [manifest[name] for name in ("dim", "fingerprint", "model", "metric")] == [4, "a" * 64, "test-model", "cosine"]
+
+
+def test_jobs_of_an_array_that_start_at_once_make_one_folder_of_shards(tmp_path: Path) -> None:
+    jobs, begin = 6, Barrier(6)
+
+    def made(number: int, folder: Path) -> str:
+        begin.wait()
+        with opened(folder, part=f"{number}/{jobs}") as shards:
+            shards.upsert([Item(f"{number}")], AXES[:1])
+            return shards.info.created
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for turn in range(10):
+            folder = tmp_path / f"shards {turn}"
+            created = list(pool.map(made, range(1, jobs + 1), [folder] * jobs))
+            assert set(created) == {json.loads((folder / "manifest.json").read_text())["created"]}
+            with Shards.open(folder, read_only=True) as shards:
+                assert sorted(item.id for item in shards.scan()) == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_nothing_but_shards_is_left_behind(folder: Path) -> None:
+    with opened(folder) as shards:
+        shards.upsert([Item("a")], AXES[:1])
+        assert [path.name for path in folder.iterdir() if path.name[0] == "."] == [".lock-1of1"]
+    with pytest.raises(ModelMismatch):
+        Shards.open(folder, StoreInfo(dim=4, fingerprint="b" * 64, model="other"))
+    (folder.parent / "mine").mkdir()
+    (folder.parent / "mine/photo.jpg").touch()
+    with pytest.raises(BadSettings, match="holds no shards"):
+        opened(folder.parent / "mine")
+    assert [path.name for path in (folder.parent / "mine").iterdir()] == ["photo.jpg"]
+    assert [path.name for path in folder.iterdir() if path.name[0] == "."] == []
 
 
 def test_items_are_there_before_and_after_their_shard_is_finished(folder: Path) -> None:

@@ -147,12 +147,12 @@ def crc_of_file(path: Path) -> int:
 
 @final
 class WriterLock:
-    """An flock on `lock` in a store's folder; the kernel frees it when its owner dies."""
+    """An flock on a file in a store's folder; the kernel frees it when its owner dies."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "lock"
+    def __init__(self, folder: Path, name: str = "lock", *, patience_s: float = _LOCK_PATIENCE_S) -> None:
+        self._path = folder / name
         self._descriptor = -1
-        deadline = monotonic() + _LOCK_PATIENCE_S
+        deadline = monotonic() + patience_s
         while not self.is_in_place():  # taken away between being opened and being locked: take the one that is there now
             self.release()
             if monotonic() > deadline:
