@@ -204,6 +204,18 @@ def test_a_manifest_gives_ids_and_typed_fields(parts: Path, encoder: Encoder, st
     }  # fmt: skip
 
 
+def test_blanks_around_the_names_of_columns_are_no_part_of_them(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    (parts / "m.csv").write_text("path, quantity ,\tnote\nram/a.png,4, as written \n")
+    assert figures(load(parts / "m.csv", encoder, store)) == (1, 0, 0, 0, 0)
+    (item,) = store.get(["ram/a.png"])
+    assert item is not None
+    item.metadata.pop("_source")
+    assert item.metadata == {"path": "ram/a.png", "quantity": 4, "note": " as written "}
+    (parts / "m.csv").write_text("path,x, x\nram/a.png,4,5\n")
+    with pytest.raises(BadSource, match="the column 'x' stands twice"):
+        load(parts / "m.csv", encoder, store)
+
+
 def test_json_lines_keep_their_types_and_bad_lines_are_refused(parts: Path, encoder: Encoder, store: VectorStore) -> None:
     lines = ['{"path": "ram/a.png", "tags": ["x", 1], "deep": {"a": null}}', "", "{not json", '["list"]', '{"id": "no path"}']
     (parts / "m.jsonl").write_text("\n".join(lines))

@@ -277,6 +277,7 @@ def _runtime_of(opened: Checkpoint, device: str, precision: str, runtime: str) -
     root = checkpoint.cache_root()
     exported = _exported(opened, root)
     if exported is None:
+        _log.warning("%s is prepared for this CPU, which is done once and takes a while", opened.config.architecture)
         network = _network_of(opened)
         try:
             exported = openvino_export.export(network, size=size, fingerprint=opened.identity, root=root)

@@ -116,6 +116,9 @@ def test_search_takes_a_filter_and_a_cut_off(shell: Shell, parts: Path, store: P
     result = shell("search", query, "--store", store, "--where", 'label = "none"')
     assert (result.code, result.out) == (0, "")
     assert "none of the 9 items passes where 'label = \"none\"'" in result.err
+    result = shell("search", query, "--store", store, "--where", 'label = "none"', "--min-score", "0.5", "--json")
+    assert (result.code, result.document["matches"]) == (0, [])
+    assert result.err == "no matches: none of the 9 items passes where 'label = \"none\"' and --min-score 0.5\n"
     found = shell("search", query, "--store", store, "--min-score", "0.9", "--json").document["matches"]
     assert {match["metadata"]["label"] for match in found} == {"green"}
 

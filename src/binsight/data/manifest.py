@@ -167,7 +167,7 @@ def _records(file: Path) -> Iterator[tuple[str, Metadata | str]]:
 def _csv(file: Path, lines: Iterator[str]) -> Iterator[tuple[str, Metadata | str]]:
     reader = csv.reader(lines, strict=True)
     try:
-        header = next(reader, [])
+        header = [name.strip() for name in next(reader, [])]
         _check_names(file, header)
         if "path" not in header:
             raise BadSource(f"want a column 'path' in {file}, got {', '.join(header) or 'an empty file'}")

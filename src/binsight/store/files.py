@@ -22,6 +22,7 @@ FORMAT = "binsight-store"
 VERSION = 1
 CURRENT = "CURRENT"
 _OURS = re.compile(r"\.?(?:vectors|journal|items|index)-(\d{6,})[.-].+|\.?CURRENT(?:\.\d+\.tmp)?|lock")
+_FOR_READING = "for reading only: read_only=True in Python, --read-only of `binsight serve`"
 _LOCK_PATIENCE_S = 0.5  # a reader that looks whether the lock is held holds it itself for a moment
 
 
@@ -175,7 +176,7 @@ class WriterLock:
         try:
             self._descriptor = os.open(self._path, flags, 0o644)
         except OSError as error:
-            raise StoreReadOnly(f"{folder} cannot be written ({error.strerror}); open it with read_only=True") from error
+            raise StoreReadOnly(f"{folder} cannot be written ({error.strerror}); open it {_FOR_READING}") from error
 
     def _take(self, folder: Path, deadline: float) -> None:
         while True:
@@ -188,7 +189,7 @@ class WriterLock:
                     continue
                 owner = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
                 raise StoreLocked(
-                    f"{folder} is being written by process {owner}; wait for it to end, or open the store with read_only=True"
+                    f"{folder} is being written by process {owner}; wait for it to end, or open the store {_FOR_READING}"
                 ) from error
 
     def is_in_place(self) -> bool:
