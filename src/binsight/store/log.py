@@ -100,7 +100,10 @@ class VectorLog:
                         _write_first(Generation(folder, 1), identity | {"metric": info.metric, "created": created})
                     return cls(folder, lock=lock)
                 except BaseException:
-                    lock.release() if has_store(folder) else lock.remove()
+                    if has_store(folder):
+                        lock.release()
+                    else:
+                        lock.remove()
                     raise
         except (OSError, sqlite3.Error) as error:
             raise StoreWriteFailed(f"could not create {folder}: {error}; nothing was kept") from error
