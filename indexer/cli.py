@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -13,7 +11,7 @@ from typing import Annotated
 import typer
 
 from binsight.cli.entry import run_app
-from binsight.cli.output import print_json, progress_on_stderr, say, show
+from binsight.cli.output import log_to_stderr, print_json, progress_on_stderr, say, show
 from binsight.data.part import Part
 from binsight.errors import BadSettings, CannotBeDone
 from binsight.paths import user_path
@@ -129,8 +127,7 @@ def load_command(
 def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say on stderr what is being done.")] = False,
 ) -> None:
-    level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, format="indexer: %(message)s", stream=sys.stderr, force=True)
+    log_to_stderr("indexer", verbose=verbose)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
