@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -13,7 +11,7 @@ from typing import Annotated
 import typer
 
 from binsight.cli.entry import run_app
-from binsight.cli.output import print_json, progress_on_stderr, say, show
+from binsight.cli.output import log_to_stderr, print_json, progress_on_stderr, say, show
 from binsight.data.part import Part
 from binsight.errors import BadSettings, CannotBeDone
 from binsight.paths import user_path
@@ -50,14 +48,18 @@ def run_command(
         Path | None, typer.Option("--root", metavar="DIR", help="Where a manifest's paths start; by default its own folder.")
     ] = None,
     id_prefix: Annotated[str, typer.Option("--id-prefix", metavar="P", help="Put this before every id.")] = "",
-    prune: Annotated[bool, typer.Option("--prune", help="Delete items of these roots whose files are gone.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete what these sources no longer hold; an item whose file is refused stays.")
+    ] = False,
     part: Annotated[str, typer.Option("--part", metavar="I/N", help="Take only part I (from 1) of N, for job arrays.")] = "1/1",
     count_field: Annotated[
         str | None,
         typer.Option("--count-field", metavar="NAME", help="Where a counting model's count is stored: NAME, NAME_low, …"),
     ] = None,
     no_count: Annotated[bool, typer.Option("--no-count", help="Store no count, even if the model counts.")] = False,
-    wait_s: Annotated[float, typer.Option("--wait-s", metavar="S", help="How long to wait for a store that goes away.")] = 60.0,
+    wait_s: Annotated[
+        float, typer.Option("--wait-s", metavar="S", help="How long to wait for a store that goes away or is held.")
+    ] = 60.0,
     shard_items: Annotated[int, typer.Option("--shard-items", metavar="N", help="Items of one finished shard.")] = 4096,
     as_json: AsJson = False,
 ) -> int:
@@ -125,8 +127,7 @@ def load_command(
 def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say on stderr what is being done.")] = False,
 ) -> None:
-    level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, format="indexer: %(message)s", stream=sys.stderr, force=True)
+    log_to_stderr("indexer", verbose=verbose)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from time import perf_counter
 from binsight.data.part import WHOLE, Part
 from binsight.errors import BadSettings
 from binsight.ingest import IngestReport, ingest, list_sources
+from binsight.patience import Patience
 from binsight.records import Metadata
 from binsight.settings import Settings
 from binsight.store import shown_url
@@ -24,7 +25,8 @@ class Job:
 
     sources: as `list_sources` takes them. sink: a store's URL, or shards:FOLDER. model: by default, the one that filled it.
     part: which pictures are this job's. count_field: where the model's count is stored; None takes COUNT_FIELD when the model
-    counts, empty stores none. wait_s: how long a store that goes away is waited for. shard_items: of each finished shard.
+    counts, empty stores none. wait_s: how long a store that goes away, or takes no writes, is waited for.
+    shard_items: of each finished shard.
     """
 
     sources: tuple[str, ...]
@@ -76,11 +78,12 @@ def run_job(job: Job, settings: Settings, display: Display) -> JobReport:
     listings = list_sources(job.sources, metadata=job.metadata, root=job.root, id_prefix=job.id_prefix, part=job.part)
     listed = sum(len(listing.pictures) for listing in listings)
     display.rates.add("list", listed, perf_counter() - started)
-    started = perf_counter()
+    started, patience = perf_counter(), Patience(job.wait_s)
     with open_sink(job.sink, job.model, settings, part=job.part, shard_items=job.shard_items) as sink:
         load_s = perf_counter() - started
         count_field = _count_field(job, sink)
-        display.tell(f"{listed:,} pictures listed, part {job.part}; the store holds {len(sink.store):,} items")
+        held = patience.call(lambda: len(sink.store))
+        display.tell(f"{listed:,} pictures listed, part {job.part}; the store holds {held:,} items")
         with display:
             report = ingest(
                 listings,
@@ -98,9 +101,11 @@ def run_job(job: Job, settings: Settings, display: Display) -> JobReport:
         started = perf_counter()
         with display.rates.timing("write", 0):
             sink.finish()
-        report = replace(report, load_s=load_s, took_s=report.took_s + perf_counter() - started, stages=display.rates.stages())
-        info = sink.encoder.info
-        return JobReport(job, report, count_field, len(sink.store), info.model, info.fingerprint)
+        took_s, stages = report.took_s + perf_counter() - started, display.rates.stages()
+        info, held = sink.encoder.info, patience.call(lambda: len(sink.store))
+        waited_s = report.waited_s + patience.waited_s
+        report = replace(report, load_s=load_s, took_s=took_s, waited_s=waited_s, stages=stages)
+        return JobReport(job, report, count_field, held, info.model, info.fingerprint)
 
 
 def _count_field(job: Job, sink: Sink) -> str:

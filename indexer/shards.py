@@ -41,6 +41,7 @@ from indexer.shard_files import (
 
 MANIFEST = "manifest.json"
 T = TypeVar("T")
+_MAKING_S = 30.0  # that another job may take to write the manifest
 _KEPT = 2  # shards whose records, and whose vectors, stay in memory
 
 
@@ -65,7 +66,7 @@ class Shards(VectorStore):
         self._folder, self._info, self._part, self._shard_items = folder, info, part, shard_items
         self._read_only = read_only
         self._lock = threading.RLock()
-        self._writer = None if read_only else WriterLock(make_folder(folder / f".writing-{part.number}of{part.parts}"))
+        self._writer = None if read_only else WriterLock(folder, f".lock-{part.number}of{part.parts}")
         self._waiting: dict[str, _Waiting] = {}
         self._places: dict[str, _Place] = {}
         self._texts: OrderedDict[int, list[str]] = OrderedDict()
@@ -249,7 +250,7 @@ class Shards(VectorStore):
 
     def _release(self) -> None:
         if self._writer is not None:
-            self._writer.release()
+            self._writer.remove()
             self._writer = None
 
     def _texts_of(self, place: int) -> list[str]:
@@ -278,9 +279,20 @@ _INFO = ("dim", "fingerprint", "model", "metric", "items", "created")
 
 
 def _make(folder: Path, info: StoreInfo) -> None:
-    if folder.exists() and (not folder.is_dir() or any(one.name[0] != "." for one in folder.iterdir())):
+    """Write the manifest, unless another job of the array does."""
+    if folder.exists() and not folder.is_dir():
         raise BadSettings(f"{folder} is there and holds no shards; choose another folder")
-    make_folder(folder)
+    lock = WriterLock(make_folder(folder), ".making", patience_s=_MAKING_S)
+    try:
+        if not (folder / MANIFEST).exists():
+            _write_manifest(folder, info)
+    finally:
+        lock.remove()
+
+
+def _write_manifest(folder: Path, info: StoreInfo) -> None:
+    if any(one.name[0] != "." for one in folder.iterdir()):
+        raise BadSettings(f"{folder} is there and holds no shards; choose another folder")
     created = info.created or datetime.now(UTC).isoformat(timespec="seconds")
     values = (info.dim, info.fingerprint, info.model, info.metric, 0, created)
     write_file(folder / MANIFEST, sealed({"format": FORMAT, "version": VERSION} | dict(zip(_INFO, values, strict=True))))

@@ -204,6 +204,18 @@ def test_a_manifest_gives_ids_and_typed_fields(parts: Path, encoder: Encoder, st
     }  # fmt: skip
 
 
+def test_blanks_around_the_names_of_columns_are_no_part_of_them(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    (parts / "m.csv").write_text("path, quantity ,\tnote\nram/a.png,4, as written \n")
+    assert figures(load(parts / "m.csv", encoder, store)) == (1, 0, 0, 0, 0)
+    (item,) = store.get(["ram/a.png"])
+    assert item is not None
+    item.metadata.pop("_source")
+    assert item.metadata == {"path": "ram/a.png", "quantity": 4, "note": " as written "}
+    (parts / "m.csv").write_text("path,x, x\nram/a.png,4,5\n")
+    with pytest.raises(BadSource, match="the column 'x' stands twice"):
+        load(parts / "m.csv", encoder, store)
+
+
 def test_json_lines_keep_their_types_and_bad_lines_are_refused(parts: Path, encoder: Encoder, store: VectorStore) -> None:
     lines = ['{"path": "ram/a.png", "tags": ["x", 1], "deep": {"a": null}}', "", "{not json", '["list"]', '{"id": "no path"}']
     (parts / "m.jsonl").write_text("\n".join(lines))
@@ -246,13 +258,68 @@ def test_a_refused_row_never_costs_its_item_when_pruning(parts: Path, encoder: E
     assert {item.id for item in store.scan()} == {"ram/a.png", "C"}
 
 
-def test_a_row_whose_file_is_gone_is_no_reason_to_keep_another(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+def test_a_row_whose_file_is_away_is_refused_and_keeps_its_own_item_only(
+    parts: Path, encoder: Encoder, store: VectorStore
+) -> None:
     file = parts / "m.jsonl"
     file.write_text("".join(json.dumps({"path": path}) + "\n" for path in ("ram/a.png", "cpu/c.png", "ram/b.png")))
     load(file, encoder, store)
     (parts / "ram/b.png").unlink()
     file.write_text('{"path": "ram/a.png"}\n{"path": "ram/b.png"}\n')
-    assert figures(load(file, encoder, store, prune=True)) == (0, 1, 2, 0, 1)
+    report = load(file, encoder, store, prune=True)
+    assert figures(report) == (0, 1, 1, 0, 1)
+    assert report.refused[0].error.endswith("m.jsonl:2 names it; an item of it stays")
+    assert {item.id for item in store.scan()} == {"ram/a.png", "ram/b.png"}
+    file.write_text('{"path": "ram/a.png"}\n')
+    assert figures(load(file, encoder, store, prune=True)) == (0, 1, 1, 0, 0)
+
+
+def test_a_row_of_a_metadata_file_whose_picture_is_away_keeps_its_item(
+    parts: Path, encoder: Encoder, store: VectorStore
+) -> None:
+    file = manifest(parts.parent / "m.csv", [{"path": "ram/a.png", "id": "A"}, {"path": "ram/b.png", "id": "B"}])
+    load(parts, encoder, store, metadata=file, root=parts)
+    (parts / "ram/a.png").unlink()
+    (parts / "cpu/c.png").rename(parts / "cpu/d.png")
+    assert figures(load(parts, encoder, store, metadata=file, root=parts, prune=True)) == (1, 1, 1, 0, 1)
+    assert {item.id for item in store.scan()} == {"A", "B", "cpu/d.png"}
+
+
+def test_two_manifests_in_one_folder_never_prune_each_others_items(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    rows = [{"path": "ram/a.png", "id": "A"}, {"path": "ram/b.png", "id": "B"}]
+    one, two = manifest(parts / "one.csv", rows), manifest(parts / "two.csv", [{"path": "cpu/c.png", "id": "C"}])
+    assert figures(load(one, encoder, store, prune=True)) == (2, 0, 0, 0, 0)
+    for file, unchanged, others in ((two, 0, 2), (one, 2, 1), (two, 1, 2)):
+        report = load(file, encoder, store, prune=True)
+        assert figures(report) == (1 - min(unchanged, 1), unchanged, 0, 0, 0)
+        (note,) = report.notes
+        other = one if file == two else two
+        assert note.error == f"{others} items stay: they were indexed from the manifest {other}, which was not given"
+    manifest(one, rows[:1])
+    assert figures(load(one, encoder, store, prune=True)) == (0, 1, 1, 0, 0)
+    assert {item.id for item in store.scan()} == {"A", "C"}
+
+
+def test_a_picture_belongs_to_the_manifest_that_named_it_last(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    rows = [{"path": "ram/a.png", "id": "A"}, {"path": "ram/b.png", "id": "B"}]
+    one, two = manifest(parts / "one.csv", rows), manifest(parts / "two.csv", rows[1:])
+    load(one, encoder, store)
+    vectors = store.vectors_of(["B"]).tolist()
+    assert figures(load(two, encoder, store)) == (1, 0, 0, 0, 0)  # its row is the same, but it stands in another file
+    assert store.vectors_of(["B"]).tolist() == vectors
+    manifest(one, rows[:1])
+    assert figures(load(one, encoder, store, prune=True)) == (0, 1, 0, 0, 0)
+    assert {item.id for item in store.scan()} == {"A", "B"}
+
+
+def test_a_folder_and_a_manifest_in_it_never_prune_each_others_items(parts: Path, encoder: Encoder, store: VectorStore) -> None:
+    file = manifest(parts / "m.csv", [{"path": "ram/a.png", "id": "A"}])
+    load(file, encoder, store)
+    assert figures(load(parts, encoder, store, prune=True)) == (3, 0, 0, 1, 0)
+    report = load(file, encoder, store, prune=True)
+    assert figures(report) == (0, 1, 0, 0, 0)
+    assert [note.error[:58] for note in report.notes] == ["3 items stay: they were indexed without a manifest, from t"]
+    assert len(store) == 4
 
 
 def test_a_picture_that_is_refused_keeps_its_old_item_when_pruning(parts: Path, encoder: Encoder, store: VectorStore) -> None:

@@ -41,6 +41,7 @@ MOST_LABELS = 5  # that are told of a picture
 _TORCH_BATCH = {"cpu": 32, "cuda": 256}
 _RESTRICTED = re.compile(r"\bnc\b|non-?commercial", re.IGNORECASE)
 _log = logging.getLogger(__name__)
+_slow = _log.getChild("slow")  # what the command line tells without being asked, since it keeps people waiting
 
 
 class Runtime(Protocol):
@@ -277,6 +278,7 @@ def _runtime_of(opened: Checkpoint, device: str, precision: str, runtime: str) -
     root = checkpoint.cache_root()
     exported = _exported(opened, root)
     if exported is None:
+        _slow.info("%s is prepared for this CPU, which is done once and takes a while", opened.config.architecture)
         network = _network_of(opened)
         try:
             exported = openvino_export.export(network, size=size, fingerprint=opened.identity, root=root)

@@ -99,7 +99,7 @@ class StoreReadOnly(CannotBeDone):
 
 
 class StoreDamaged(CannotBeDone):
-    """The durable truth of a store does not match its checksums; the rows are named."""
+    """The durable truth of a store does not match its checksums (the rows are named), or is no longer what was opened."""
 
 
 class StoreWriteFailed(CannotBeDone):

@@ -29,7 +29,7 @@ from binsight.errors import BadItem, BadSettings, BadSource
 from binsight.origin import COUNTED, count_fields, count_names, is_of, source_of
 from binsight.paths import shown, user_path
 from binsight.patience import Patience
-from binsight.pruning import File, check_prunable, pruned
+from binsight.pruning import File, Pruned, check_prunable, prune_items
 from binsight.rates import Rates, StageRate, bottleneck, rates_json
 from binsight.records import Count, Item, Metadata
 from binsight.store.base import SOURCE_KEY, VectorStore, checked_id, metadata_text
@@ -48,8 +48,9 @@ _WIDEST = Count(1000, 1000.0001, (), 0.0, 1001, 1001)  # no count takes more roo
 class IngestReport:
     """What became of every input; `images_per_s` is indexed / took_s, from the first file opened to the last commit.
 
-    notes: inputs that were taken although something about them contradicts. retries: requests to remote sources that had to be
-    made again; waited_s: for a store that was away. stages: what each did, and `wall_s` in how much time.
+    notes: inputs that were taken although something about them contradicts, and what `prune` left to other sources. retries:
+    requests to remote sources that had to be made again; waited_s: for a store that was away or took no writes. stages: what
+    each did, and `wall_s` in how much time.
     """
 
     indexed: int
@@ -144,20 +145,23 @@ def ingest(
 
     part: only its pictures are taken, and only its items pruned. count_field: where the model's count is stored with its
     interval (`count_names`); empty for nowhere. batch_size: pictures encoded and committed together. workers: threads that
-    decode. patience_s: how long a store that is away is waited for. rates: filled while the job runs, for who watches it.
+    decode. patience_s: how long a store that is away, or takes no writes, is waited for. rates: filled while the job runs, for
+    who watches it.
     Raises ModelMismatch when another model filled the store, BadSettings, BadSource when a source has a field of the count's
-    names, StoreUnavailable when the store stays away, CannotBeDone when a source does, and what the store raises.
+    names, StoreUnavailable when the store stays away, StoreHeld when it goes on to take no writes, CannotBeDone when a source
+    stays away, and what the store raises.
     """
     if batch_size < 1 or workers < 1:
         raise BadSettings(f"want batch_size and workers of at least 1, got {batch_size} and {workers}")
-    store.expect(encoder.info)
+    patience = Patience(patience_s)
+    patience.call(lambda: store.expect(encoder.info))
     if prune:
         check_prunable(listings)
     if count_field:
         _check_countable(listings, encoder, count_field)
     started = perf_counter()
     doors = {listing.root: open_files(listing.root) for listing in listings}
-    job = _Job(store, encoder, doors, rates or Rates(), Patience(patience_s), count_field)
+    job = _Job(store, encoder, doors, rates or Rates(), patience, count_field)
     pictures = [picture for listing in listings for picture in listing.pictures if part.holds(picture.id)]
     refused = [one for listing in listings for one in listing.refused if part.holds(one.path)]
     reserved = count_fields(count_field, _WIDEST) | {COUNTED: count_field} if count_field else {}
@@ -170,20 +174,22 @@ def ingest(
             for _ in job.run(batched(decoder.ahead(job.pending(pictures)), batch_size), writer):
                 if progress is not None:
                     progress(job.done, len(pictures))
-        finally:
-            job.patience.give_up()
-    gone = pruned(listings, store, kept=job.refused_files, part=part, doors=doors) if prune else 0
+        except BaseException:
+            patience.give_up()
+            raise
+    gone = prune_items(listings, store, patience, kept=job.refused_files, part=part, doors=doors) if prune else Pruned()
     unread = {one.path for one in job.refused}
+    notes = [one for listing in listings for one in listing.notes if part.holds(one.path)] + gone.notes
     return IngestReport(
         job.indexed,
         job.unchanged,
-        gone,
+        gone.items,
         sum(listing.skipped for listing in listings) if part.number == 1 else 0,
         [Refusal(shown(one.path), shown(one.error)) for one in refused + job.refused],
         [shown(path) for listing in listings for path in listing.unlisted if path not in unread and part.holds(path)],
-        [Refusal(shown(one.path), shown(one.error)) for listing in listings for one in listing.notes if part.holds(one.path)],
+        [Refusal(shown(one.path), shown(one.error)) for one in notes],
         retries=sum(files.retries for files in doors.values()) + sum(listing.retries for listing in listings),
-        waited_s=job.patience.waited_s,
+        waited_s=patience.waited_s,
         took_s=perf_counter() - started,
         stages=job.rates.stages(),
     )

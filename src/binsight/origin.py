@@ -1,7 +1,7 @@
 """What an item remembers of the file it was made from, in its reserved field `_source`, and what a model said of it.
 
-`_source` holds root, uri, size, mtime_ns and sha256 of the file, for an object also its etag; `counted` names the fields in
-which the model's count stands, so that they are told from the fields that the source gave.
+`_source` holds root, uri, size, mtime_ns and sha256 of the file, for an object also its etag, and the manifest that names it,
+if one does; `counted` names the fields in which the model's count stands, to tell them from those that the source gave.
 """
 
 from __future__ import annotations
@@ -27,13 +27,18 @@ def source_of(item: Item) -> Metadata:
 def source_record(picture: Picture, stamp: Stamp, sha256: str) -> Metadata:
     """The `_source` of a picture that was read."""
     record: Metadata = {"root": picture.root, "uri": picture.uri, "size": stamp.size, "mtime_ns": stamp.mtime_ns}
-    return record | ({"etag": stamp.etag} if stamp.etag else {}) | {"sha256": sha256}
+    if stamp.etag:
+        record["etag"] = stamp.etag
+    if picture.manifest:
+        record["manifest"] = picture.manifest
+    return record | {"sha256": sha256}
 
 
 def is_of(item: Item, picture: Picture, stamp: Stamp | None) -> bool:
     """Whether neither the file nor what its source says of it has changed since the item was written."""
     source = source_of(item)
-    if stamp is None or (source.get("root"), source.get("uri")) != (picture.root, picture.uri):
+    named = (source.get("root"), source.get("uri"), source.get("manifest", ""))
+    if stamp is None or named != (picture.root, picture.uri, picture.manifest):
         return False
     known = (source.get("size"), source.get("mtime_ns"), source.get("etag", ""))
     given = {name: value for name, value in item.metadata.items() if name != SOURCE_KEY and name not in said_by_model(item)}

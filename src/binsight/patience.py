@@ -1,4 +1,4 @@
-"""Waiting for a store that is away for a while, and no longer than somebody waits for its answer."""
+"""Waiting for a store that is away, or takes no writes, for a while, and no longer than somebody waits for its answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from threading import Event, Lock
 from time import perf_counter
 from typing import TypeVar, final
 
-from binsight.errors import StoreUnavailable
+from binsight.errors import StoreHeld, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -35,7 +35,10 @@ def is_given_up() -> bool:
 
 @final
 class Patience:
-    """Asks a store again, for up to `limit_s` each time that it is away. waited_s: how long that took, of all threads."""
+    """Asks a store again, for up to `limit_s` each time that it is away, or held for another one to take its place.
+
+    waited_s: how long that took, of all threads.
+    """
 
     def __init__(self, limit_s: float) -> None:
         self.waited_s = 0.0
@@ -44,13 +47,13 @@ class Patience:
         self._given_up = Event()
 
     def call(self, action: Callable[[], T]) -> T:
-        """What the store answers. Raises StoreUnavailable when it stays away, or after `give_up`."""
+        """What the store answers. Raises StoreUnavailable or StoreHeld when it stays so, or after `give_up`."""
         began, pause_s, has_failed = perf_counter(), FIRST_PAUSE_S, False
         try:
             while True:
                 try:
                     return action()
-                except StoreUnavailable:
+                except (StoreUnavailable, StoreHeld):
                     has_failed = True
                     if perf_counter() - began + pause_s > self._limit_s or self._given_up.wait(pause_s):
                         raise

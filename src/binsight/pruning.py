@@ -1,21 +1,46 @@
-"""Deleting items whose files are gone, and nothing else."""
+"""Deleting items that their source no longer holds, and nothing else.
+
+An item belongs to the folder, bucket or manifest that it was indexed from last; of two manifests in one folder, neither
+speaks for the items of the other.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias
 
 from binsight.data.files import Files
 from binsight.data.part import Part
-from binsight.data.source import Listing, joined
+from binsight.data.source import Listing, Refusal, joined
 from binsight.decoding import batched
 from binsight.errors import BadSource
 from binsight.origin import source_of
+from binsight.patience import Patience
 from binsight.records import Item
 from binsight.store.base import VectorStore
 
 File: TypeAlias = tuple[str, str]  # root and uri
 _TOGETHER = 1000
+
+
+@dataclass(slots=True)
+class Pruned:
+    """How many items were deleted; and how many stay, by the other source of the same root that they belong to."""
+
+    items: int = 0
+    of_others: Counter[File] = field(default_factory=Counter)
+
+    @property
+    def notes(self) -> list[Refusal]:
+        told = "{} items stay: they were indexed {}, which was not given"
+        by = {True: "from the manifest {}", False: "without a manifest, from the folder itself"}
+        return [
+            Refusal(root, told.format(count, by[bool(manifest)].format(manifest)))
+            for (root, manifest), count in sorted(self.of_others.items())
+        ]
 
 
 def check_prunable(listings: Sequence[Listing]) -> None:
@@ -27,34 +52,52 @@ def check_prunable(listings: Sequence[Listing]) -> None:
             raise BadSource(f"nothing of {listing.root} is there, so --prune would delete all of it; is it mounted?")
 
 
-def pruned(listings: Sequence[Listing], store: VectorStore, *, kept: Set[File], part: Part, doors: Mapping[str, Files]) -> int:
-    """How many items were deleted: those whose root is one of the listings' and whose file is no candidate any
-    more, or one under another id.
+def prune_items(
+    listings: Sequence[Listing],
+    store: VectorStore,
+    patience: Patience,
+    *,
+    kept: Set[File],
+    part: Part,
+    doors: Mapping[str, Files],
+) -> Pruned:
+    """Delete the items that belong to the listings' sources and whose file is no candidate any more, or one under another id.
 
-    What was refused deletes nothing: neither the items of the files in `kept`, nor, as a lost row may have meant any file,
-    those of a file without a row that is still there. Items of other parts stay.
+    What was refused deletes nothing: neither the items of the files in `kept`, nor those of files that a row names and that
+    are away, nor, as a lost row may have meant any file, those of a file without a row that is still there. Items of other
+    parts stay.
     """
     ids: dict[File, set[str]] = {}
     for listing in listings:
         for picture in listing.pictures:
             ids.setdefault((listing.root, picture.uri), set()).add(picture.id)
-    prefixes = {listing.root: listing.id_prefix for listing in listings}
+    prefixes = {(listing.root, listing.manifest): listing.id_prefix for listing in listings}
+    away = {path for listing in listings for path in listing.away}
+    done = Pruned()
     unlisted = {path for listing in listings for path in listing.unlisted}
     is_unsure = any(listing.has_lost_rows for listing in listings)
 
     def is_stale(item: Item) -> bool:
         source = source_of(item)
-        root, uri = str(source.get("root")), str(source.get("uri"))
-        if root not in prefixes or (root, uri) in kept or not part.holds(item.id):
+        root, uri, manifest = str(source.get("root")), str(source.get("uri")), str(source.get("manifest", ""))
+        if root not in doors or (root, uri) in kept or joined(root, uri) in away or not part.holds(item.id):
+            return False
+        if (root, manifest) not in prefixes:
+            done.of_others[root, manifest] += 1
             return False
         if (root, uri) not in ids:
             return not (is_unsure and doors[root].holds(uri))
         if item.id in ids[root, uri] or (is_unsure and joined(root, uri) in unlisted):
             return False
-        return not _is_of_another_prefix(item.id, uri, prefixes[root])
+        return not _is_of_another_prefix(item.id, uri, prefixes[root, manifest])
 
-    stale = [item.id for item in store.scan() if is_stale(item)]
-    return sum(store.delete(some) for some in batched(iter(stale), _TOGETHER))
+    def found() -> list[str]:
+        done.of_others.clear()  # of a scan that was cut short
+        return [item.id for item in store.scan() if is_stale(item)]
+
+    for some in batched(iter(patience.call(found)), _TOGETHER):
+        done.items += patience.call(partial(store.delete, some))
+    return done
 
 
 def _is_of_another_prefix(one: str, uri: str, prefix: str) -> bool:

@@ -116,6 +116,9 @@ def test_search_takes_a_filter_and_a_cut_off(shell: Shell, parts: Path, store: P
     result = shell("search", query, "--store", store, "--where", 'label = "none"')
     assert (result.code, result.out) == (0, "")
     assert "none of the 9 items passes where 'label = \"none\"'" in result.err
+    result = shell("search", query, "--store", store, "--where", 'label = "none"', "--min-score", "0.5", "--json")
+    assert (result.code, result.document["matches"]) == (0, [])
+    assert result.err == "no matches: none of the 9 items passes where 'label = \"none\"' and --min-score 0.5\n"
     found = shell("search", query, "--store", store, "--min-score", "0.9", "--json").document["matches"]
     assert {match["metadata"]["label"] for match in found} == {"green"}
 
@@ -165,6 +168,7 @@ def test_verify_of_a_damaged_store_names_the_row_and_ends_with_3(shell: Shell, s
         (("index", "{parts}", "--store", "{parts}", "--model", MODEL), 2, "choose another path"),
         (("index", "{parts}", "--store", "{parts}/red/0.png", "--model", MODEL), 2, "is a file"),
         (("index", "s3://", "--store", "{tmp}/new.store", "--model", MODEL), 2, "s3://BUCKET"),
+        (("index", "{parts}", "--store", "shards:{tmp}/new", "--model", MODEL), 2, "`python -m indexer run … --store shards:"),
         (("search", "{parts}/red/0.png", "--store", "{tmp}/nothing"), 2, "is not a store"),
         (("search", "{parts}/red/0.png", "--store", "{parts}"), 2, "is not a store"),
         (("search", "{parts}/red/0.png", "--store", "{store}", "-k", "0"), 2, "k from 1"),

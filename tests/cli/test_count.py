@@ -65,6 +65,17 @@ def test_each_picture_has_its_count_as_json_in_the_order_given(model: Path, phot
         assert row["low"] <= row["value"] <= row["high"]
 
 
+def test_a_model_that_is_loaded_for_the_first_time_says_why_it_takes_a_while(
+    model: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BINSIGHT_CACHE", str(tmp_path / "cache"))
+    for is_first in (True, False):
+        assert binsight(["count", str(photos[0]), "--model", str(model), "--json"]) == 0
+        out, err = capfd.readouterr()
+        assert ("is prepared for this CPU, which is done once and takes a while\n" in err) is is_first
+        assert len(json.loads(out)) == 1
+
+
 def test_a_picture_that_is_refused_is_named_and_does_not_stop_the_others(model: Path, photos: list[Path]) -> None:
     photos[1].write_text("no picture")
     missing = photos[0].with_name("none.png")

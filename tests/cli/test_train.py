@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from binsight.cli import run
+from tests.conftest import ROOT
 from tests.train.drawn import classed, counted
 
 Shell = Callable[..., tuple[int, str, str]]
@@ -199,6 +200,10 @@ def test_a_class_set_for_a_count_head_alone(shell: Shell, tmp_path: Path) -> Non
         (("--resume",), "nothing to resume"),
         (("--licence-file", "/nowhere/LICENCE"), "--licence-file: cannot read /nowhere/LICENCE: No such file"),
         (("--freeze", "backbone"), "--freeze backbone wants a backbone with weights"),
+        (
+            ("--backbone", str(ROOT / "models/bins-mobilenetv2"), "--pretrained"),
+            "bins-mobilenetv2 was joined from several models, each with a backbone of its own; train on one of those",
+        ),
     ],
 )
 def test_options_that_cannot_be_meant(shell: Shell, counts: dict[str, Any], options: tuple[str, ...], said: str) -> None:

@@ -94,3 +94,15 @@ def test_real_bins_have_records(data_folder: Path) -> None:
     assert (len(listing.pictures), listing.refused, len(listing.notes)) == (8721, [], 4)
     assert sum("weight_lb" in one.metadata for one in listing.pictures) > 8000
     assert all(len(one.metadata["products"]) == len(one.metadata["contents"]) for one in listing.pictures)
+
+
+def test_a_photo_whose_name_ends_otherwise_is_listed_as_refused(tmp_path: Path) -> None:
+    for name, data in bins.bins({"1": {"B1": 2}, "4": {"B2": 1}}).items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+    (tmp_path / "bin-images/4.jpg").rename(tmp_path / "bin-images/4.JPG")
+    found = list_abid(open_files(str(tmp_path)))
+    assert [picture.uri for picture in found.pictures] == ["bin-images/1.jpg"]
+    (refused,) = found.refused
+    assert (refused.path, refused.error) == (f"{tmp_path}/bin-images/4.JPG", "want a name that ends in .jpg")

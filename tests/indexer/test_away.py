@@ -10,13 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
 from indexer.cli import run
+from indexer.display import Display
+from indexer.job import Job, run_job
 
+from binsight.encoder import load_encoder
+from binsight.settings import Settings
 from binsight.store import open_store
-from tests.fakes import paint_pictures
+from tests.fakes import paint, paint_pictures
 from tests.indexer.jobs import MODEL, SMALL_BATCHES, assert_alike, state
 from tests.redis_server import RedisServer, redis_server
 
@@ -81,6 +86,43 @@ def server_away(server: RedisServer, items: int, how: signal.Signals, away_s: fl
         acting = pool.submit(act)
         yield
         acting.result()
+
+
+def test_a_job_waits_while_its_store_takes_no_writes_also_to_prune(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], redis_8: RedisServer
+) -> None:
+    redis_8.client().flushall()
+    photos = [paint(tmp_path / f"pictures/{n}.png", (n, 9, 9)) for n in range(3)]
+    job = ["run", str(photos[0].parent), "--store", redis_8.url(), "--model", MODEL, "--prune", "--json"]
+    with open_store(redis_8.url(), create=load_encoder(MODEL).info) as other:
+        for indexed, pruned in ((3, 0), (0, 1)):
+            other.hold_writes("it moves", for_s=1.5)
+            assert run([*job, "--wait-s", "0"]) == 3
+            assert "takes no writes now: it moves" in capsys.readouterr().err
+            other.hold_writes("it moves", for_s=1.5)
+            assert run([*job, "--wait-s", "30"]) == 0
+            report = json.loads(capsys.readouterr().out)
+            assert (report["indexed"], report["pruned"]) == (indexed, pruned)
+            assert 0.5 < report["waited_s"] < 10
+            photos[0].unlink(missing_ok=True)
+
+
+def test_a_job_waits_for_a_server_that_is_away_at_its_very_end(tmp_path: Path) -> None:
+    photos = [paint(tmp_path / f"pictures/{n}.png", (n, 9, 9)) for n in range(3)]
+    with redis_server(tmp_path / "redis") as server:
+        display = Display()
+
+        def stop_at_the_end(done: int, total: int) -> None:
+            if done == total:
+                assert server.process is not None
+                server.process.send_signal(signal.SIGSTOP)
+                Timer(2.0, server.process.send_signal, [signal.SIGCONT]).start()
+
+        display.progress = stop_at_the_end  # type: ignore[method-assign]  # the moment after the last write
+        job = Job((str(photos[0].parent),), server.url(timeout_s=0.3), MODEL, wait_s=30)
+        report = run_job(job, Settings.read(), display)
+        assert report.items == 3
+        assert 1.0 < report.ingested.waited_s < 10
 
 
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])

@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -54,6 +56,48 @@ def test_a_shard_holds_records_counts_and_vectors_side_by_side(folder: Path) -> 
     np.testing.assert_array_equal(vectors, AXES[[1, 0]])
     manifest = json.loads((folder / "manifest.json").read_text())
     assert [manifest[name] for name in ("dim", "fingerprint", "model", "metric")] == [4, "a" * 64, "test-model", "cosine"]
+
+
+def test_jobs_that_start_at_once_make_one_folder_of_shards_for_one_model(tmp_path: Path) -> None:
+    jobs, begin = 6, Barrier(6)
+
+    def made(number: int, folder: Path) -> str:
+        model = "ab"[number % 2]
+        begin.wait()
+        try:
+            with Shards.open(folder, StoreInfo(4, model * 64, model), part=Part(number, jobs)) as shards:
+                shards.upsert([Item(f"{number} {model}")], AXES[:1])
+        except ModelMismatch:
+            return ""
+        return f"{number} {model}"
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for turn in range(10):
+            folder = tmp_path / f"shards {turn}"
+            told = sorted(pool.map(made, range(1, jobs + 1), [folder] * jobs))
+            with Shards.open(folder, read_only=True) as shards:
+                model = shards.info.model
+                assert told == [
+                    "",
+                    "",
+                    "",
+                    *(f"{number} {model}" for number in range(1, jobs + 1) if "ab"[number % 2] == model),
+                ]
+                assert [*told[3:]] == sorted(item.id for item in shards.scan())
+
+
+def test_nothing_but_shards_is_left_behind(folder: Path) -> None:
+    with opened(folder) as shards:
+        shards.upsert([Item("a")], AXES[:1])
+        assert [path.name for path in folder.iterdir() if path.name[0] == "."] == [".lock-1of1"]
+    with pytest.raises(ModelMismatch):
+        Shards.open(folder, StoreInfo(dim=4, fingerprint="b" * 64, model="other"))
+    (folder.parent / "mine").mkdir()
+    (folder.parent / "mine/photo.jpg").touch()
+    with pytest.raises(BadSettings, match="holds no shards"):
+        opened(folder.parent / "mine")
+    assert [path.name for path in (folder.parent / "mine").iterdir()] == ["photo.jpg"]
+    assert [path.name for path in folder.iterdir() if path.name[0] == "."] == []
 
 
 def test_items_are_there_before_and_after_their_shard_is_finished(folder: Path) -> None:

@@ -57,7 +57,8 @@ def test_a_second_writer_is_refused_within_a_second_with_the_pid_of_the_first(ch
     assert wait_for(ready) == str(pid)
     for _ in range(3):
         start = time.monotonic()
-        with pytest.raises(StoreLocked, match=rf"t\.store is being written by process {pid}; wait for it to end, or open"):
+        told = rf"t\.store is being written by process {pid}; wait for it to end, or open .* --read-only of `binsight serve`"
+        with pytest.raises(StoreLocked, match=told):
             open_store(store)
         assert time.monotonic() - start < 1.0
     os.kill(pid, signal.SIGKILL)

@@ -32,7 +32,9 @@ def index(
         Path | None, typer.Option("--root", metavar="DIR", help="Where a manifest's paths start; by default its own folder.")
     ] = None,
     id_prefix: Annotated[str, typer.Option("--id-prefix", metavar="P", help="Put this before every id.")] = "",
-    prune: Annotated[bool, typer.Option("--prune", help="Delete items of these roots whose files are gone.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete what these sources no longer hold; an item whose file is refused stays.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> int:
     """Bring a store up to date with pictures: new and changed ones are encoded, unchanged ones skipped.

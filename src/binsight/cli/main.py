@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
@@ -13,6 +12,7 @@ from binsight import __version__
 from binsight.cli import app as screens
 from binsight.cli import count, data, demo, evaluate, export, index, join, search, serve, store, train, tune
 from binsight.cli.entry import run_app
+from binsight.cli.output import log_to_stderr
 
 app = typer.Typer(
     name="binsight",
@@ -51,8 +51,7 @@ def _options(
     ] = False,
 ) -> None:
     del version  # its callback has answered
-    level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, format="binsight: %(message)s", stream=sys.stderr, force=True)
+    log_to_stderr("binsight", verbose=verbose)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 import sys
@@ -53,6 +54,13 @@ def told(metadata: Metadata, *, without: Sequence[str] = ()) -> str:
     """Metadata as `name=value` words, for a table."""
     hidden = {SOURCE_KEY, *without}
     return "  ".join(f"{name}={value}" for name, value in metadata.items() if name not in hidden)
+
+
+def log_to_stderr(name: str, *, verbose: bool) -> None:
+    """Warnings, with verbose what is being done too, as lines that begin with the program's name; always what takes long."""
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format=f"{name}: %(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("binsight.encoder.slow").setLevel(logging.INFO)
 
 
 @contextmanager

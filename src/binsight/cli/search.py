@@ -44,6 +44,8 @@ def search(
         found = searcher.timed(image, k=k, where=parsed, min_score=min_score)
         held = len(searcher.store)
     matches = found.answer.matches
+    if not matches:
+        say(_why_nothing(held, where, min_score))
     if as_json:
         took = {"load": load_ms, "encode": found.encode_ms, "search": found.search_ms}
         print_json({"query": shown(image)} | answer_json(found.answer, took))
@@ -56,8 +58,6 @@ def search(
     ]
     if rows:
         print_table(("#", "score", "id", "record"), rows, right=("#", "score"))
-    else:
-        say(_why_nothing(held, where, min_score))
     return 0
 
 

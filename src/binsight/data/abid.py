@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any, Generic, TypeVar
 
 from binsight.data.files import Files
-from binsight.data.source import Refusal
+from binsight.data.source import PICTURE_SUFFIXES, Refusal
 from binsight.errors import BadImage, BadSource
 
 IMAGES, METADATA = "bin-images", "metadata"
@@ -55,12 +56,14 @@ def read_bins(
 
     Raises BadSource when there is no `bin-images` or no photo in it.
     """
-    images = [name for name in files.names(IMAGES) or () if name.endswith(".jpg") and not name.startswith(".")]
+    photos = [name for name in files.names(IMAGES) or () if _is_photo(name)]
+    images = [name for name in photos if name.endswith(".jpg")]
     if not images:
         raise BadSource(f"no photo in {files.root}/{IMAGES}; want {IMAGES}/STEM.jpg and {METADATA}/STEM.json")
     stems = [name.removesuffix(".jpg") for name in images]
     known = {name.removesuffix(".json") for name in files.names(METADATA) or () if name.endswith(".json")}
     refused = [Refusal(image_uri(stem), f"no metadata: want {metadata_uri(stem)}") for stem in stems if stem not in known]
+    refused += [Refusal(f"{IMAGES}/{name}", "want a name that ends in .jpg") for name in photos if not name.endswith(".jpg")]
     records: dict[str, T | None] = {image_uri(stem): None for stem in stems if stem in known}
     for uri, data in files.read_all([metadata_uri(stem) for stem in stems if stem in known and is_wanted(stem)]):
         photo = image_uri(uri.removeprefix(f"{METADATA}/").removesuffix(".json"))
@@ -74,6 +77,10 @@ def read_bins(
     alone = len(known.difference(stems))
     notes = [Refusal(METADATA, f"{alone:,} metadata files have no photo in {IMAGES}")] if alone else []
     return ReadBins(dict(sorted(records.items())), sorted(refused, key=lambda one: one.path), notes)
+
+
+def _is_photo(name: str) -> bool:
+    return not name.startswith(".") and PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES
 
 
 def parse_metadata(data: bytes) -> BinRecord:

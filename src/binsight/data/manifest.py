@@ -12,7 +12,7 @@ from typing import Any
 
 from binsight.data.source import Listing, Picture, Refusal, inside
 from binsight.errors import BadSource
-from binsight.paths import user_path
+from binsight.paths import shown, user_path
 from binsight.records import Metadata
 
 SUFFIXES = frozenset({".csv", ".jsonl", ".ndjson"})
@@ -39,16 +39,23 @@ def list_manifest(file: Path, *, root: Path | None = None, id_prefix: str = "") 
     """
     base = _root(file, root)
     rows, refused = _rows(file, base)
-    has_lost_rows = bool(refused)
-    pictures = []
+    listing = Listing(str(base), refused=refused, has_lost_rows=bool(refused), id_prefix=id_prefix, manifest=_name_of(file))
     for row in rows:
         if not os.path.isfile(base / row.uri):  # noqa: PTH113, false too where the system refuses to look
-            refused.append(Refusal(str(base / row.uri), f"no such file, but {row.place} names it"))
+            listing.away.append(str(base / row.uri))
+            refused.append(Refusal(listing.away[-1], f"no such file, but {row.place} names it; an item of it stays"))
         else:
-            pictures.append(Picture(id_prefix + (row.id or row.uri), str(base), row.uri, {"path": row.uri, **row.fields}))
-    if not pictures and not refused:
+            one, fields = id_prefix + (row.id or row.uri), {"path": row.uri, **row.fields}
+            listing.pictures.append(Picture(one, str(base), row.uri, fields, manifest=listing.manifest))
+    if not rows and not refused:
         raise BadSource(f"{file} has no rows")
-    return Listing(str(base), pictures, 0, refused, has_lost_rows=has_lost_rows, id_prefix=id_prefix)
+    return listing
+
+
+def _name_of(file: Path) -> str:
+    """By what a manifest is known again: its path, also where that is a link that will lead to another file."""
+    path = user_path(file)
+    return shown(str(path.parent.resolve() / path.name))
 
 
 def with_metadata(listings: list[Listing], file: Path, *, root: Path | None = None, id_prefix: str = "") -> list[Listing]:
@@ -80,9 +87,10 @@ def with_metadata(listings: list[Listing], file: Path, *, root: Path | None = No
         found.append(replace(listing, pictures=pictures, unlisted=unlisted))
     has_lost_rows = bool(refused)
     missing = [path for path in by_path if path not in used]
-    refused += [Refusal(path, f"no such picture among the sources, but {by_path[path].place} names it") for path in missing]
+    told = "no such picture among the sources, but {} names it; an item of it stays"
+    refused += [Refusal(path, told.format(by_path[path].place)) for path in missing]
     last = found[-1]
-    return [*found[:-1], replace(last, refused=[*last.refused, *refused], has_lost_rows=has_lost_rows)]
+    return [*found[:-1], replace(last, refused=[*last.refused, *refused], has_lost_rows=has_lost_rows, away=missing)]
 
 
 def typed(text: str) -> Any:  # any scalar of JSON
@@ -159,7 +167,7 @@ def _records(file: Path) -> Iterator[tuple[str, Metadata | str]]:
 def _csv(file: Path, lines: Iterator[str]) -> Iterator[tuple[str, Metadata | str]]:
     reader = csv.reader(lines, strict=True)
     try:
-        header = next(reader, [])
+        header = [name.strip() for name in next(reader, [])]
         _check_names(file, header)
         if "path" not in header:
             raise BadSource(f"want a column 'path' in {file}, got {', '.join(header) or 'an empty file'}")

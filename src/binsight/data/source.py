@@ -28,7 +28,8 @@ class Picture:
     """One candidate: its id, the file, and what is known of it.
 
     root: absolute folder, or s3://BUCKET[/PREFIX]; uri: the file relative to it, with forward slashes. Together they name the
-    file in `_source`. stamp: as the source's own listing gave it; None where the file is asked.
+    file in `_source`. stamp: as the source's own listing gave it; None where the file is asked. manifest: the file that names
+    it; empty where it was found.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Picture:
     uri: str
     metadata: Metadata
     stamp: Stamp | None = None
+    manifest: str = ""
 
     @property
     def path(self) -> str:
@@ -57,7 +59,8 @@ class Listing:
 
     is_whole: whether the listing speaks for its whole root, so that what it leaves out may be pruned. has_lost_rows:
     whether it refused rows of which nobody knows what picture they meant. id_prefix: stands before every id. notes: on
-    pictures that are taken although something about them contradicts. retries: requests that had to be made again.
+    pictures that are taken although something about them contradicts. retries: requests that had to be made again. away: files
+    that it names and that are not there, by path. manifest: the file that it was read from, if it was.
     """
 
     root: str
@@ -70,6 +73,8 @@ class Listing:
     id_prefix: str = ""
     notes: list[Refusal] = field(default_factory=list)
     retries: int = 0
+    away: list[str] = field(default_factory=list)
+    manifest: str = ""
 
 
 def joined(root: str, uri: str) -> str:

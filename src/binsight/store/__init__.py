@@ -44,6 +44,10 @@ def open_store(url: str | Path, *, create: StoreInfo | None = None, read_only: b
         raise BadSettings(
             f"{kind}:// is no kind of store; there are a folder's path, exact: and {', '.join(redis_url.SCHEMES)}"
         )
+    if text.startswith("shards:"):
+        raise BadSettings(
+            f"{text} is no store: `python -m indexer run … --store {text}` fills shards, `python -m indexer load` loads them"
+        )
     if kind == "exact" and text.startswith("exact:"):
         return _exact(rest, create, read_only=read_only)
     return _local(rest if kind == "faiss" and text.startswith("faiss:") else text, create, read_only=read_only)

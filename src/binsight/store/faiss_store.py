@@ -361,6 +361,8 @@ class FaissStore(VectorStore):
         except (StoreDamaged, OSError):
             saved = None
         built = faiss_index.build(snapshot.vectors, extend=saved, live=lambda: _live_bits(snapshot, rows))
+        if not self._log.is_in_place:
+            return
         try:
             faiss_index.save(built, files.index, store=state.store, generation=state.generation)
         except OSError as error:
@@ -415,7 +417,7 @@ class FaissStore(VectorStore):
             return
         try:
             self._join_builder()
-            if self._log.is_writer and self._is_stale(self._log.snapshot(), self._loaded[1]):
+            if self._log.is_in_place and self._is_stale(self._log.snapshot(), self._loaded[1]):
                 self._try_build()
         finally:
             self._log.close()

@@ -23,6 +23,7 @@ VERSION = 1
 CURRENT = "CURRENT"
 FOLLOWS = "FOLLOWS"  # the store that `reembed` fills this one from; without it, none
 _OURS = re.compile(r"\.?(?:vectors|journal|items|index)-(\d{6,})[.-].+|\.?(?:CURRENT|FOLLOWS)(?:\.\d+\.tmp)?|lock")
+_FOR_READING = "for reading only: read_only=True in Python, --read-only of `binsight serve`"
 _LOCK_PATIENCE_S = 0.5  # a reader that looks whether the lock is held holds it itself for a moment
 
 
@@ -128,6 +129,14 @@ def read_sealed_json(path: Path) -> Metadata:
     return record
 
 
+def is_at(path: Path, descriptor: int) -> bool:
+    """Whether the name still stands for the open file; not so where the system refuses to look."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))  # noqa: PTH116, a third of the time: asked before each answer
+    except OSError:
+        return False
+
+
 def crc_of_file(path: Path) -> int:
     """CRC-32 of a whole file, read in pieces."""
     require_plain(path)
@@ -140,26 +149,37 @@ def crc_of_file(path: Path) -> int:
 
 @final
 class WriterLock:
-    """An flock on `lock` in a store's folder; the kernel frees it when its owner dies."""
+    """An flock on a file in a store's folder; the kernel frees it when its owner dies."""
 
-    def __init__(self, folder: Path) -> None:
-        path = folder / "lock"
-        try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
-        except OSError as error:
-            raise StoreReadOnly(f"{folder} cannot be written ({error.strerror}); open it with read_only=True") from error
-        try:
-            require_plain(path)
-            self._take(folder)
-        except BaseException:
+    def __init__(self, folder: Path, name: str = "lock", *, patience_s: float = _LOCK_PATIENCE_S) -> None:
+        self._path = folder / name
+        self._descriptor = -1
+        deadline = monotonic() + patience_s
+        while not self.is_in_place():  # taken away between being opened and being locked: take the one that is there now
             self.release()
-            raise
+            if monotonic() > deadline:
+                raise StoreReadOnly(f"{folder} cannot be written: its lock does not stay where it is made")
+            self._open(folder)
+            try:
+                require_plain(self._path)
+                self._take(folder, deadline)
+            except FileNotFoundError:
+                continue
+            except BaseException:
+                self.release()
+                raise
         with suppress(OSError):  # a full disk: the lock holds all the same, only its owner goes unnamed
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
-    def _take(self, folder: Path) -> None:
-        deadline = monotonic() + _LOCK_PATIENCE_S
+    def _open(self, folder: Path) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            self._descriptor = os.open(self._path, flags, 0o644)
+        except OSError as error:
+            raise StoreReadOnly(f"{folder} cannot be written ({error.strerror}); open it {_FOR_READING}") from error
+
+    def _take(self, folder: Path, deadline: float) -> None:
         while True:
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -170,8 +190,19 @@ class WriterLock:
                     continue
                 owner = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
                 raise StoreLocked(
-                    f"{folder} is being written by process {owner}; wait for it to end, or open the store with read_only=True"
+                    f"{folder} is being written by process {owner}; wait for it to end, or open the store {_FOR_READING}"
                 ) from error
+
+    def is_in_place(self) -> bool:
+        """Whether it is held, and still the one that others who want to write would find."""
+        return self._descriptor >= 0 and is_at(self._path, self._descriptor)
+
+    def remove(self) -> None:
+        """Take the file away, and let go of it: in this order, so that nobody holds one that others do not find."""
+        if self.is_in_place():
+            with suppress(OSError):  # it may as well stay
+                self._path.unlink()
+        self.release()
 
     @staticmethod
     def is_held(folder: Path) -> bool:

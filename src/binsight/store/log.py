@@ -30,7 +30,7 @@ from binsight.errors import BinsightError, CannotBeDone, NotAStore, StoreDamaged
 from binsight.filters import Filter
 from binsight.records import Metadata, StoreInfo
 from binsight.store.base import Batch
-from binsight.store.files import FORMAT, VERSION, Generation, WriterLock, is_ours, sync_folder, write_all
+from binsight.store.files import FORMAT, VERSION, Generation, WriterLock, is_at, is_ours, sync_folder, write_all
 from binsight.store.items import CHECKPOINT_BYTES, ItemTable, State
 from binsight.store.journal import DELETE, UPSERT, delete_frame, mapped, read_frames, upsert_frame
 from binsight.store.opening import (
@@ -40,9 +40,11 @@ from binsight.store.opening import (
     has_store,
     log,
     mark_of,
+    not_in_place,
     open_files,
     point_to,
     read_pointer,
+    refuse_another,
     remove,
     stamp_of,
     write_empty,
@@ -98,7 +100,10 @@ class VectorLog:
                         _write_first(Generation(folder, 1), identity | {"metric": info.metric, "created": created})
                     return cls(folder, lock=lock)
                 except BaseException:
-                    lock.release()
+                    if has_store(folder):
+                        lock.release()
+                    else:
+                        lock.remove()
                     raise
         except (OSError, sqlite3.Error) as error:
             raise StoreWriteFailed(f"could not create {folder}: {error}; nothing was kept") from error
@@ -128,7 +133,12 @@ class VectorLog:
 
     def _move(self) -> None:
         """Go on with the generation, or the table, that CURRENT names now; on an error, stay with the old one."""
-        old, new = self._opened, open_files(self.folder, is_writer=self.is_writer)
+        old = self._opened
+        refuse_another(old)
+        new = open_files(self.folder, is_writer=self.is_writer)
+        if new.identity["store"] != old.identity["store"]:  # put there in this moment
+            new.close()
+            raise not_in_place(self.folder)
         self._adopt(new)
         old.close()
 
@@ -153,6 +163,19 @@ class VectorLog:
     @property
     def is_closed(self) -> bool:
         return self._is_closed
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether what this writer writes is what others find at the store's path."""
+        return self._lock is not None and self._lock.is_in_place() and is_at(self.files.journal, self._opened.journal_fd)
+
+    def _check_lock(self) -> None:
+        if self._lock is not None and not self._lock.is_in_place():
+            raise not_in_place(self.folder)
+
+    def _check_in_place(self) -> None:
+        if not self.is_in_place:
+            raise not_in_place(self.folder)
 
     # ---- reading
 
@@ -201,8 +224,14 @@ class VectorLog:
         return Snapshot(self._state, self._matrix, self._sums[0], self._checked, self._dead, self._dead_rows)
 
     def _follow(self) -> None:
-        """A reader moves when a writer compacted, mended the table, or wrote where a frozen table cannot show it."""
-        if self.is_writer or self._table.is_reading:
+        """A reader moves when a writer compacted, mended the table, or wrote where a frozen table cannot show it.
+
+        Both raise StoreDamaged when the store was removed, or another one put in its place.
+        """
+        if self._table.is_reading:
+            return
+        self._check_lock()
+        if self.is_writer:
             return
         opened = self._opened
         is_behind = self._table.is_frozen and mark_of(self.files, opened.journal_fd) != opened.mark
@@ -290,7 +319,7 @@ class VectorLog:
     # ---- writing
 
     def append(self, batch: Batch) -> None:
-        """Add a batch durably. Raises StoreReadOnly, StoreWriteFailed."""
+        """Add a batch durably. Raises StoreReadOnly, StoreWriteFailed, StoreDamaged when it was replaced meanwhile."""
         with self._mutex:
             self._check_writable()
             state = self._state
@@ -341,6 +370,7 @@ class VectorLog:
             if isinstance(error, OSError | sqlite3.Error):
                 raise StoreWriteFailed(f"could not write to {self.folder}: {error}; {kept}") from error
             raise
+        self._check_in_place()  # or else it was written to what nobody finds any more
         if self._table.log_bytes() > self._checkpoint_at:
             self._checkpoint()
 
@@ -374,6 +404,7 @@ class VectorLog:
             raise StoreReadOnly(f"{self.folder} was opened with read_only=True; open it for writing")
         if not self._is_settled():
             raise StoreWriteFailed(f"{self.folder} cannot be written: an earlier write failed, and so does taking it back")
+        self._check_in_place()
 
     def _checkpoint(self) -> None:
         try:
@@ -392,6 +423,7 @@ class VectorLog:
             self._unfinished = lambda: self._end_compaction(new)
             try:
                 self._copy_rows(new, identity)
+                self._check_in_place()
                 point_to(self.folder, identity)
                 self._settle()
             except BaseException as error:
@@ -402,6 +434,7 @@ class VectorLog:
 
     def _end_compaction(self, new: Generation) -> None:
         """Move to the new files when CURRENT names them, else take them away."""
+        self._check_lock()
         if read_pointer(self.folder)[0]["generation"] != new.number:
             remove(new)
             return
@@ -480,7 +513,7 @@ class VectorLog:
                 return
             self._is_closed = True
             try:
-                if self.is_writer:
+                if self.is_in_place:
                     self._checkpoint()
                 self._opened.close()
             finally:
@@ -500,8 +533,6 @@ def _new_folder(folder: Path) -> Iterator[None]:
         yield
     except BaseException:
         with suppress(OSError):  # not made at all, or another process has put something there
-            if new and not has_store(folder):
-                (folder / "lock").unlink(missing_ok=True)
             for path in new:
                 path.rmdir()
         raise

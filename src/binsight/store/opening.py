@@ -28,6 +28,7 @@ from binsight.store.files import (
     Generation,
     WriterLock,
     generations,
+    is_at,
     read_sealed_json,
     replace_file,
     require_plain,
@@ -305,6 +306,27 @@ def _tidy(opened: OpenFiles, *, is_sound: bool) -> None:
         sync_folder(files.folder)
     for path in (*others, *files.folder.glob(f".{CURRENT}.*.tmp")):
         path.unlink(missing_ok=True)
+
+
+# ---- a store that took the place of the one that is open
+
+
+def refuse_another(opened: OpenFiles) -> None:
+    """Raise StoreDamaged unless the folder holds the store that was opened, as it was or as it went on from there."""
+    files, folder = opened.files, opened.files.folder
+    if not folder.is_dir() or not ((folder / CURRENT).exists() or any(generations(folder))):
+        raise not_in_place(folder)
+    pointer, _ = read_pointer(folder)
+    is_older = pointer["generation"] < files.number  # or else the same rows mean the same, and later ones are new
+    is_other_copy = pointer["generation"] == files.number and not is_at(files.journal, opened.journal_fd)
+    if pointer["store"] != opened.identity["store"] or is_older or is_other_copy:
+        raise not_in_place(folder)
+
+
+def not_in_place(folder: Path) -> StoreDamaged:
+    """What to tell of a store that is not any more where it was opened."""
+    how = "was replaced (its files are others)" if (folder / CURRENT).exists() else "was removed"
+    return StoreDamaged(f"{folder} {how} after it was opened; open it again, or start its server again")
 
 
 # ---- the pointer, and new generations

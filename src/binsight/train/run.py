@@ -216,6 +216,11 @@ def _start_of(config: TrainConfig) -> Iterator[tuple[Checkpoint | None, NetworkC
         yield None, random_config(name.partition(".")[0], Preprocess((config.size, config.size)))
         return
     with open_model(name) as opened:
+        if config.pretrained and opened.heads is not None and opened.heads.counters:
+            raise BadSettings(
+                f"{name} was joined from several models, each with a backbone of its own; train on one of those, or on a plain "
+                f"backbone such as {opened.config.architecture}"
+            )
         yield (opened if config.pretrained else None), opened.config
 
 
