@@ -141,17 +141,6 @@ def test_prune_deletes_the_items_of_objects_that_are_gone(
     assert {item.id for item in store.scan()} == {"ram/a.jpg", "ram/b.jpg"}
 
 
-def test_an_object_whose_name_would_be_read_as_another_one_is_refused(
-    faults: Faults, server: str, encoder: Encoder, store: VectorStore
-) -> None:
-    with changed(server, "hall/c.jpg?versionId=x.jpg", bins.photo((9, 99, 199))):
-        report = load(encoder, store, prune=True)
-    assert report.indexed == 3
-    (refused,) = report.refused
-    assert refused.path == f"s3://{BUCKET}/hall/c.jpg?versionId=x.jpg"
-    assert refused.error == "cannot be asked for: ?versionId= in its name; give it another one"
-
-
 def test_an_object_that_cannot_be_asked_for_counts_as_there(faults: Faults) -> None:
     """Else pruning would take out its item."""
     files = open_files(f"s3://{BUCKET}/hall")

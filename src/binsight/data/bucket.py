@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from binsight.data.files import Files
-from binsight.data.source import PICTURE_SUFFIXES, Listing, Picture, Refusal, folder_name, joined
+from binsight.data.source import PICTURE_SUFFIXES, Listing, Picture, folder_name
 from binsight.errors import BadSource
-
-_VERSION = "?versionId="  # s3fs reads what stands before it: another object
 
 
 def list_bucket(files: Files, *, id_prefix: str = "") -> Listing:
@@ -21,14 +19,8 @@ def list_bucket(files: Files, *, id_prefix: str = "") -> Listing:
     uris = sorted(uri for uri in stamps if PurePosixPath(uri).suffix.lower() in PICTURE_SUFFIXES)
     if not uris:
         raise BadSource(f"no picture under {files.root} ({len(stamps)} other objects), or no such bucket")
-    listing = Listing(files.root, skipped=len(stamps) - len(uris), id_prefix=id_prefix, retries=files.retries)
-    for uri in uris:
-        if _VERSION in uri:
-            listing.away.append(joined(files.root, uri))
-            listing.refused.append(
-                Refusal(listing.away[-1], f"cannot be asked for: {_VERSION} in its name; give it another one")
-            )
-        else:
-            metadata = {"path": uri, "label": folder_name(files.root, uri)}
-            listing.pictures.append(Picture(id_prefix + uri, files.root, uri, metadata, stamps[uri]))
-    return listing
+    pictures = [
+        Picture(id_prefix + uri, files.root, uri, {"path": uri, "label": folder_name(files.root, uri)}, stamps[uri])
+        for uri in uris
+    ]
+    return Listing(files.root, pictures, len(stamps) - len(uris), id_prefix=id_prefix, retries=files.retries)
