@@ -95,6 +95,20 @@ def test_run_again_it_follows_what_changed(tmp_path: Path, photos: Path) -> None
         assert now.metadata["shelf"] == 4
 
 
+def test_items_of_a_manifest_stay_items_of_it(tmp_path: Path, photos: Path) -> None:
+    """Else its next `--prune` would not know them."""
+    (photos / "m.csv").write_text("path,shelf\n00.png,4\n01.png,5\n")
+    with (
+        open_store(tmp_path / "one", create=FORMER.info) as source,
+        open_store(tmp_path / "two", create=LATTER.info) as target,
+    ):
+        ingest(list_sources([str(photos / "m.csv")]), FORMER, source)
+        assert reembed(source, target, LATTER).indexed == 2
+        assert target.get(["00.png"]) == source.get(["00.png"])
+        (photos / "m.csv").write_text("path,shelf\n00.png,4\n")
+        assert ingest(list_sources([str(photos / "m.csv")]), LATTER, target, prune=True).pruned == 1
+
+
 def test_a_count_in_the_record_becomes_the_new_models_or_goes(tmp_path: Path, photos: Path) -> None:
     former, latter = counting_encoder("f" * 64), counting_encoder("b" * 64)
     with (

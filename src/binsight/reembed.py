@@ -206,7 +206,7 @@ def _is_same(item: Item, there: Item | None) -> bool:
 
 def _content(item: Item) -> list[object]:
     """Which file, and what it held. When it changed does not matter, and is told differently by a listing and by a request."""
-    return [source_of(item).get(name) for name in ("root", "uri", "sha256")]
+    return [source_of(item).get(name) for name in ("root", "uri", "manifest", "sha256")]
 
 
 def _given(item: Item) -> Metadata:
@@ -237,7 +237,8 @@ def _listings(items: list[Item]) -> tuple[dict[str, list[Listing]], list[Refusal
         if why := _out_of_reach(root, uri):
             without.append(Refusal(joined(root, uri), why))
             continue
-        found.setdefault(counted, {}).setdefault(root, []).append(Picture(item.id, root, uri, _given(item)))
+        picture = Picture(item.id, root, uri, _given(item), manifest=str(source.get("manifest", "")))
+        found.setdefault(counted, {}).setdefault(root, []).append(picture)
     listings = {
         counted: [Listing(root, pictures, is_whole=False) for root, pictures in by_root.items()]
         for counted, by_root in found.items()

@@ -111,7 +111,7 @@ class FaissStore(VectorStore):
         return str(record.get("follows", "")) if record.get("store") == self._log.identity["store"] else ""
 
     def follow(self, store_id: str) -> None:
-        if self._log.is_writer and store_id != self.follows:
+        if self._log.is_in_place and store_id != self.follows:
             replace_file(self._log.folder / FOLLOWS, sealed_json({"store": self._log.identity["store"], "follows": store_id}))
 
     # ---- reading
