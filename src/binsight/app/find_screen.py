@@ -63,10 +63,10 @@ class FindScreen:
     def _build_line(self, number: int) -> tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown]:
         with gr.Row():
             name = gr.Dropdown([], label=f"Field {number}", value=None, min_width=90, elem_id=f"find-field-{number}")
-            test = gr.Dropdown(list(TESTS), label="Test", value=TESTS[0], min_width=90, elem_id=f"find-test-{number}")
+            test = gr.Dropdown(list(TESTS), label=f"Test {number}", value=TESTS[0], min_width=90, elem_id=f"find-test-{number}")
             values = gr.Dropdown(
                 [],
-                label="Value",
+                label=f"Value {number}",
                 value=[],
                 multiselect=True,
                 allow_custom_value=True,
