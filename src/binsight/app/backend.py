@@ -84,7 +84,7 @@ class Local(Backend):
 
     @property
     def name(self) -> str:
-        return f"the store {_shown(self._url)}"
+        return f"the store {shown_name(self._url)}"
 
     def find(self, photo: ImageLike, *, k: int, where: str | None) -> Answer:
         return self._searcher.by_image(photo, k=k, where=where)
@@ -122,7 +122,7 @@ class Local(Backend):
         self._searcher.store.close()
 
 
-def _shown(url: str) -> str:
+def shown_name(url: str) -> str:
     """A store's URL as visitors may see it: no password, and no more of a path than its last part."""
     told = shown_url(url)
     return told if "://" in told else told.rstrip("/").rpartition("/")[2].removeprefix("faiss:")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hmac
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from binsight.app.backend import Backend, Local, Remote
+from binsight.app.followed import FollowedStore
 from binsight.errors import BadSettings, MissingExtra
 from binsight.listening import is_loopback, listening
 from binsight.search import Searcher
@@ -28,10 +30,13 @@ _TIMEOUT_S, _RETRIES = 30.0, 1  # of a server that is asked: somebody waits
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where answers come from: a store and a model, or the URL of a server with its key, and certificates to trust."""
+    """Where answers come from: a store and its model, or the URL of a server with its key, and certificates to trust.
+
+    models: by default the one that the store names; of several, for an alias, the one that filled the store behind it.
+    """
 
     store: str | None = None
-    model: str | None = None
+    models: Sequence[str] = ()
     api: str | None = None
     key: str | None = None
     ca: str | None = None
@@ -75,10 +80,7 @@ def open_backend(source: Source, settings: Settings) -> Backend:
     """What answers, reached and warm."""
     if source.api is None:
         assert source.store is not None
-        models = Models([source.model] if source.model else [], settings)
-        encoder, store = open_with(source.store, models, read_only=True)
-        encoder.warm_up()
-        return Local(Searcher(encoder, store), source.store)
+        return FollowedStore(source.store, partial(_open_local, Models(source.models, settings)))
     from binsight.client import Client  # late: httpx is an extra
 
     client = Client(source.api, source.key, ca=source.ca, timeout_s=_TIMEOUT_S, retries=_RETRIES)
@@ -88,6 +90,12 @@ def open_backend(source: Source, settings: Settings) -> Backend:
         client.close()
         raise
     return Remote(client)
+
+
+def _open_local(models: Models, url: str) -> Local:
+    encoder, store = open_with(url, models, read_only=True)
+    encoder.warm_up()
+    return Local(Searcher(encoder, store), url)
 
 
 def make_server(backend: Backend, cache: Path, password: str | None, *, is_local: bool) -> uvicorn.Server:
