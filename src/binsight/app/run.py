@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import uvicorn
 
 _TIMEOUT_S, _RETRIES = 30.0, 1  # of a server that is asked: somebody waits
+_PATIENCE_S = 30.0  # with a connection that brings no request, or does not read its answer
+_ENDING_S = 5  # for running answers, once a signal has come
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +117,17 @@ def make_server(backend: Backend, cache: Path, password: str | None, *, is_local
         raise MissingExtra(error.name or "gradio", extra="app") from error
     from binsight.app.guard import Guard
     from binsight.app.screens import build, mounted
+    from binsight.connections import protocol_of
 
     check = None if password is None else lambda _, word: hmac.compare_digest(word.encode(), password.encode())
-    app = Guard(mounted(build(backend, shown, work), check), cache=cache, uploads=shown, is_local=is_local)
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, lifespan="on", ws="none"))
+    page = build(backend, shown, work)
+    app = Guard(mounted(page, check), cache=cache, uploads=shown, questions=len(page.fns), is_local=is_local)
+    return uvicorn.Server(
+        uvicorn.Config(
+            app, http=protocol_of(_PATIENCE_S), log_level="warning", server_header=False, lifespan="on", ws="none",
+            timeout_graceful_shutdown=_ENDING_S,
+        )
+    )  # fmt: skip
 
 
 @contextmanager

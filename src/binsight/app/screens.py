@@ -8,6 +8,7 @@ from pathlib import Path
 import gradio as gr
 from fastapi import FastAPI
 
+from binsight.app.attempts import BURST
 from binsight.app.backend import Backend
 from binsight.app.check_screen import CheckScreen
 from binsight.app.components import QUIET
@@ -20,6 +21,7 @@ from binsight.app.surveys import Surveys
 
 _MOST_WAITING = 64  # questions that wait; one more is told to come again
 _AT_ONCE = 2  # of each kind
+_MOST_SESSIONS = 1000  # that are kept in mind: about 180 kB each
 _SWEEP_S, _KEPT_S = 600, 3600  # of the cache: how often it is looked through, and how old its files become
 
 Check = Callable[[str, str], bool]  # (name, password)
@@ -44,6 +46,7 @@ def build(backend: Backend, shown: Path, work: Path) -> gr.Blocks:
                 store = StoreScreen(backend, surveys)
         tab.select(store.opened, None, store.outputs, **QUIET)
         page.load(find.opened, None, find.outputs, **QUIET)
+    page.state_session_capacity = _MOST_SESSIONS  # which only `launch` would set
     page.queue(max_size=_MOST_WAITING, default_concurrency_limit=_AT_ONCE, api_open=False)
     return page
 
@@ -56,7 +59,7 @@ def mounted(page: gr.Blocks, check: Check | None) -> FastAPI:
         page,
         path="/",
         auth=check,
-        auth_message="Any name will do; the password is the app's.",
+        auth_message=f"Any name will do; the password is the app's. After {BURST} wrong ones wait half a minute for the next.",
         max_file_size="256mb",
         show_error=False,
         run_history=False,
