@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from binsight.errors import BadSettings
-from binsight.images import ImageLike, Limits, load, read_file
+from binsight import images
+from binsight.errors import BadImage, BadSettings
+from binsight.images import ImageLike, Limits
 
 MOST_PHOTO_BYTES = 20 * 2**20
 LIMITS = Limits(max_bytes=MOST_PHOTO_BYTES, max_pixels=25_000_000)  # as the API's
@@ -27,22 +29,29 @@ class Crop:
 
 
 def read_photo(path: str, crop: Crop = Crop()) -> ImageLike:
-    """What a model is given: the file's own bytes, or the pixels of a part of it.
+    """What a model is given: the file's own bytes, of which only the header was looked at, or the pixels of a part of it.
 
     Raises BadImage for what is no picture or too large, BadSettings for a crop that leaves nothing.
     """
-    data, _ = read_file(path, limits=LIMITS)
-    pixels = load(data, limits=LIMITS)  # also of the whole one: its limits are not the library's
+    data = _read(path)
     if crop.is_whole:
+        images.size_of(data, limits=LIMITS)  # whose limits are not the library's
         return data
+    pixels = images.load(data, limits=LIMITS)
     left, top, right, bottom = box(crop, pixels.shape[1], pixels.shape[0])
     return pixels[top:bottom, left:right].copy()
 
 
 def size_of(path: str) -> tuple[int, int]:
     """Width and height of a photo, upright. Raises BadImage."""
-    height, width = load(read_file(path, limits=LIMITS)[0], limits=LIMITS).shape[:2]
+    height, width = images.size_of(_read(path), limits=LIMITS)
     return width, height
+
+
+def _read(path: str) -> bytes:
+    if not Path(path).exists():
+        raise BadImage("it was thrown away, as uploads are after an hour; choose it again")
+    return images.read_file(path, limits=LIMITS)[0]
 
 
 def box(crop: Crop, width: int, height: int) -> tuple[int, int, int, int]:
