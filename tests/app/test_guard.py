@@ -99,7 +99,7 @@ def test_bodies_say_how_long_they_are_and_are_not_too_long(tmp_path: Path) -> No
 def test_uploads_have_room_for_all_of_them_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(held, "MOST_BYTES", 100_000)
     (tmp_path / "shown").mkdir()
-    statuses = []
+    statuses: list[int] = []
 
     async def behind(scope: Scope, receive: Receive, send: Send) -> None:
         """While the first upload of 50,000 bytes is on its way, others come; and again when it is there."""

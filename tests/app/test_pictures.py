@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from binsight.app.photo import Crop, around, box, read_photo, size_of
+from binsight.app.photo import Crop, around, box, read_photo, size_of, tapped
 from binsight.app.thumbnails import SIDE_PX, placeholder, shown_as, small, thumbnail
 from binsight.errors import BadImage, BadSettings
 from binsight.records import Item
@@ -65,10 +66,23 @@ def test_a_whole_photo_is_measured_and_not_decoded(tmp_path: Path) -> None:
         read_photo(str(tmp_path / "gone.jpg"))
 
 
-@pytest.mark.parametrize("crop", [Crop(60, 0, 40, 100), Crop(0, 50, 100, 51), Crop(-5, 0, 100, 100), Crop(0, 0, 101, 100)])
+@pytest.mark.parametrize("crop", [Crop(60, 0, 40, 100), Crop(0, 50, 100, 51)])
 def test_a_crop_that_leaves_nothing_is_refused(crop: Crop) -> None:
-    with pytest.raises(BadSettings, match="crop"):
+    with pytest.raises(BadSettings, match="the crop leaves nothing of the picture"):
         box(crop, 200, 100)
+
+
+@pytest.mark.parametrize("left", [-5, 101, None, "x", float("nan"), True])
+def test_an_edge_that_is_no_part_of_a_picture_is_refused(left: Any) -> None:
+    with pytest.raises(BadSettings, match=r"want the edges of a crop in percent, from 0 to 100, got .*, 0\.0, 100\.0, 100\.0"):
+        Crop(left)
+
+
+@pytest.mark.parametrize("place", [None, "xy", [1], ["a", "b"], [1, float("inf")]])
+def test_what_is_no_place_in_a_picture_was_not_tapped(place: object) -> None:
+    assert tapped([3, 4.5]) == (3, 4.5)
+    with pytest.raises(BadSettings, match="load the page again"):
+        tapped(place)
 
 
 def test_tapping_closes_in_and_stays_in_the_picture() -> None:

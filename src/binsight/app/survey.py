@@ -95,7 +95,7 @@ def survey_of(items: Iterable[Item], total: int, chance: random.Random, *, shown
 def _note(seen: dict[str, _Seen], item: Item) -> None:
     for name, value in item.metadata.items():
         kind = kind_of(value)
-        if kind is None or name == SOURCE_KEY or not _NAME.fullmatch(name):
+        if kind is None or name == SOURCE_KEY or not is_field_name(name):
             continue
         one = seen.setdefault(name, _Seen())
         one.kinds[kind] += 1
@@ -118,6 +118,11 @@ def _field(name: str, seen: _Seen) -> Field:
     values = [text for text, _ in seen.values.most_common(MOST_VALUES)]
     order = sorted(values, key=_as_number) if kind == "number" else sorted(values)
     return Field(name, kind, tuple(order), seen.kinds.total())
+
+
+def is_field_name(name: str) -> bool:
+    """Whether a filter can name it."""
+    return _NAME.fullmatch(name) is not None
 
 
 def kind_of(value: object) -> Kind | None:

@@ -123,13 +123,15 @@ def store_rows(info: StoreInfo, name: str) -> Rows:
     return rows + [(one.replace("_", " "), _cell(value)) for one, value in info.detail.items() if one not in _HIDDEN]
 
 
-def sentence_of(error: BinsightError) -> str:
+def sentence_of(error: BinsightError | OSError) -> str:
     """An error as a visitor reads it: a whole sentence, and no traceback.
 
     >>> sentence_of(BadImage("an empty file"))
     'The photo cannot be used: an empty file.'
     """
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror  # without the name of a file of this machine
     if isinstance(error, BadImage):
         text = f"The photo cannot be used: {text}"
     elif isinstance(error, WrongUse):
