@@ -14,12 +14,13 @@ from binsight.app import guard, held
 from binsight.app.attempts import AGAIN_S, BURST, Attempts
 from binsight.app.guard import App, Guard, Message, Receive, Scope, Send
 from binsight.app.held import BROKEN_S, KEPT_S, Held
+from binsight.app.visitors import Visitors
 
 LOCAL = {"host": "127.0.0.1:7860"}
 
 
 def guarded(cache: Path, behind: App, *, is_local: bool = True) -> Guard:
-    return Guard(behind, cache=cache, uploads=cache / "shown", questions=3, is_local=is_local)
+    return Guard(behind, cache=cache, uploads=cache / "shown", questions=3, visitors=Visitors(), is_local=is_local)
 
 
 async def answers_299(scope: Scope, receive: Receive, send: Send) -> None:
@@ -138,6 +139,41 @@ def test_an_upload_that_stops_coming_is_given_up(tmp_path: Path, monkeypatch: py
     scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": headers}
     asyncio.run(guarded(tmp_path, behind)(scope, never, nobody))
     assert heard == ["http.disconnect"]
+
+
+def test_an_open_page_is_waited_for_until_it_is_closed_or_the_app_ends(tmp_path: Path) -> None:
+    visitors, sent, heard = Visitors(clock=lambda: 0.0), [], []
+
+    async def behind(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        heard.extend([(await receive())["type"], "me" in visitors._waiting, (await receive())["type"]])
+
+    async def stream(ends: bool) -> None:
+        messages: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
+        if not ends:
+            messages.append({"type": "http.disconnect"})
+
+        async def receive() -> Message:
+            if not messages:
+                visitors.end()
+                await asyncio.sleep(60)
+            return messages.pop(0)
+
+        async def send(message: Message) -> None:
+            sent.append(message["type"])
+
+        scope = {"type": "http", "method": "GET", "path": "/gradio_api/queue/data", "query_string": b"session_hash=me"}
+        one = Guard(behind, cache=tmp_path, uploads=tmp_path, questions=3, visitors=visitors, is_local=True)
+        await one(scope | {"headers": [(b"host", b"localhost")]}, receive, send)
+
+    for ends in (False, True):
+        asyncio.run(stream(ends))
+        assert heard == ["http.request", True, "http.disconnect"]
+        assert sent == ["http.response.start", "http.response.body"]
+        assert not visitors._waiting
+        assert visitors.is_ending == ends
+        heard.clear()
+        sent.clear()
 
 
 def test_what_nobody_else_throws_away_is_thrown_away(tmp_path: Path) -> None:

@@ -50,7 +50,11 @@ def test_it_shows_a_store_until_it_is_told_to_end_and_leaves_nothing_behind(
     with started(*commands[0], cache=shared_cache, told=told) as (process, url, errors):
         assert "binsight" in httpx.get(url, timeout=60).text
         assert list(tmp_path.iterdir())
-        process.send_signal(signal.SIGTERM)
+        with httpx.stream("GET", f"{url}/gradio_api/heartbeat/abc", timeout=20) as page:
+            heard = page.iter_lines()
+            assert next(heard) == "data: ALIVE"
+            process.send_signal(signal.SIGTERM)  # an open page holds nothing up
+            list(heard)
         assert process.wait(20) == 0
         assert errors.read() == ""
     assert list(tmp_path.iterdir()) == []

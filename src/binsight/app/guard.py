@@ -12,12 +12,15 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, final
+from urllib.parse import parse_qs
 
 from binsight.app.attempts import Attempts
 from binsight.app.held import Held
+from binsight.app.visitors import Visitors
 from binsight.data.source import inside
 from binsight.listening import is_loopback
 
@@ -39,6 +42,8 @@ _ROUTES = re.compile(
     r"|/gradio_api/(file=.*|upload|upload_progress|queue/(join|data)|heartbeat/.*|reset|cancel|startup-events|login_check/?)"
 )
 _FILES = "/gradio_api/file="
+_STREAMS = ("/gradio_api/queue/data", "/gradio_api/heartbeat/", "/gradio_api/upload_progress")
+_LOOK_S = 0.2  # between looks whether the app is about to end
 _HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
@@ -63,11 +68,12 @@ class Guard:
     """An ASGI application around another. is_local: only this machine is served, so a request names it as its host.
 
     cache: the folder in which everything lies that is held. uploads: the one within it that uploads come to. questions: how
-    many different ones the screens can ask.
+    many different ones the screens can ask. visitors: is told whose page waits for answers.
     """
 
-    def __init__(self, app: App, *, cache: Path, uploads: Path, questions: int, is_local: bool) -> None:
+    def __init__(self, app: App, *, cache: Path, uploads: Path, questions: int, visitors: Visitors, is_local: bool) -> None:
         self._app, self._uploads, self._questions, self._is_local = app, uploads.resolve(), questions, is_local
+        self._visitors = visitors
         self._held = Held(cache, uploads)
         self._attempts = Attempts()
 
@@ -85,6 +91,8 @@ class Guard:
             await self._take(int(headers[b"content-length"]), scope, receive, send)
         elif scope["path"] in _LOGIN and scope["method"] == "POST":
             await self._let_in(scope, receive, send)
+        elif scope["path"].startswith(_STREAMS):
+            await self._stream(scope, receive, send)
         else:
             await self._pass(scope, receive, send)
 
@@ -122,6 +130,34 @@ class Guard:
             await self._pass(scope, patient, send)
         finally:
             self._held.give_back(size)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What an open page listens to: until it is closed, or the app ends."""
+        state, coming = "", asyncio.ensure_future(receive())
+
+        async def until_the_end() -> Message:
+            nonlocal coming
+            while not self._visitors.is_ending:
+                await asyncio.wait({coming}, timeout=_LOOK_S)
+                if coming.done():
+                    message = coming.result()
+                    coming = asyncio.ensure_future(receive())
+                    return message
+            return {"type": "http.disconnect"}
+
+        async def noted(message: Message) -> None:
+            nonlocal state
+            state = "open" if message.get("more_body", True) else "complete"
+            await send(message)
+
+        session = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("session_hash", [""])[0]
+        try:
+            with self._visitors.waiting(session) if session else nullcontext():
+                await self._pass(scope, until_the_end, noted)
+        finally:
+            coming.cancel()
+        if state == "open":
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A password: each address has a few tries, which a right one gives back."""

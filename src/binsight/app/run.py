@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from binsight.app.backend import Backend, Local, Remote
 from binsight.app.followed import FollowedStore
+from binsight.app.visitors import Visitors
 from binsight.errors import BadSettings, MissingExtra
 from binsight.listening import is_loopback, listening
 from binsight.search import Searcher
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     import uvicorn
 
 _TIMEOUT_S, _RETRIES = 30.0, 1  # of a server that is asked: somebody waits
-_PATIENCE_S = 30.0  # with a connection that brings no request, or does not read its answer
-_ENDING_S = 5  # for running answers, once a signal has come
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,22 +111,20 @@ def make_server(backend: Backend, cache: Path, password: str | None, *, is_local
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(shown)}
     try:
         import gradio  # noqa: F401
-        import uvicorn
+        import uvicorn  # noqa: F401
     except ImportError as error:
         raise MissingExtra(error.name or "gradio", extra="app") from error
     from binsight.app.guard import Guard
     from binsight.app.screens import build, mounted
-    from binsight.connections import protocol_of
+    from binsight.app.server import Server
 
     check = None if password is None else lambda _, word: hmac.compare_digest(word.encode(), password.encode())
-    page = build(backend, shown, work)
-    app = Guard(mounted(page, check), cache=cache, uploads=shown, questions=len(page.fns), is_local=is_local)
-    return uvicorn.Server(
-        uvicorn.Config(
-            app, http=protocol_of(_PATIENCE_S), log_level="warning", server_header=False, lifespan="on", ws="none",
-            timeout_graceful_shutdown=_ENDING_S,
-        )
-    )  # fmt: skip
+    visitors = Visitors()
+    page = build(backend, visitors, shown, work)
+    guard = Guard(
+        mounted(page, check), cache=cache, uploads=shown, questions=len(page.fns), visitors=visitors, is_local=is_local
+    )
+    return Server(guard, visitors)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from binsight.app.find_screen import FindScreen
 from binsight.app.store_screen import StoreScreen
 from binsight.app.style import CSS, HEAD, theme
 from binsight.app.surveys import Surveys
+from binsight.app.visitors import Visitors
 
 _MOST_WAITING = 64  # questions that wait; one more is told to come again
 _AT_ONCE = 2  # of each kind
@@ -27,7 +28,7 @@ _SWEEP_S, _KEPT_S = 600, 3600  # of the cache: how often it is looked through, a
 Check = Callable[[str, str], bool]  # (name, password)
 
 
-def build(backend: Backend, shown: Path, work: Path) -> gr.Blocks:
+def build(backend: Backend, visitors: Visitors, shown: Path, work: Path) -> gr.Blocks:
     """The page. shown: Gradio's cache, which visitors load from. work: a folder that they do not."""
     surveys = Surveys(backend)
     pictures = work / "examples"
@@ -41,7 +42,7 @@ def build(backend: Backend, shown: Path, work: Path) -> gr.Blocks:
             with gr.Tab("Count a bin", id="count"):
                 CountScreen(backend, surveys, draw_bins(pictures))
             with gr.Tab("Check many", id="check"):
-                CheckScreen(backend, shown, work)
+                CheckScreen(backend, visitors, shown, work)
             with gr.Tab("The store", id="store") as tab:
                 store = StoreScreen(backend, surveys)
         tab.select(store.opened, None, store.outputs, **QUIET)
