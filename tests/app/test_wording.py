@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
-from binsight.app.survey import Survey, survey_of
+from binsight.app.survey import Field, Survey, survey_of
 from binsight.app.wording import (
     caption,
     distribution,
@@ -15,6 +16,7 @@ from binsight.app.wording import (
     said_of,
     said_of_books,
     said_of_count,
+    said_of_survey,
     store_rows,
 )
 from binsight.records import Answer, Count, Item, Match, StoreInfo
@@ -87,11 +89,28 @@ def test_the_distribution_ends_with_more() -> None:
 
 def test_a_store_is_told_in_rows_and_not_where_it_lies() -> None:
     info = StoreInfo(
-        3, "f" * 64, "local-dir:/srv/resnet50", items=1234, detail={"index_kind": "hnsw", "path": "/srv/parts.store"}
+        3,
+        "f" * 64,
+        "local-dir:/srv/resnet50",
+        items=1234,
+        detail={"index_kind": "hnsw", "index": {"kind": "ivf", "rows": 3}, "path": "/srv/parts.store"},
     )
     rows = dict(store_rows(info, "the store parts.store"))
     assert (rows["items"], rows["model"], rows["index kind"], rows["made"]) == ("1,234", "resnet50", "hnsw", "not known")
+    assert rows["index"] == "kind ivf, rows 3"
     assert not any("/srv" in value for value in rows.values())
+
+
+def test_a_survey_tells_what_was_looked_at() -> None:
+    fields = (Field("label", "text", ("ram",), 5),)
+    assert said_of_survey(Survey(5, 5, fields)) == "The store holds 5 items; fields to filter by are label."
+    assert said_of_survey(Survey(0, 0)) == "The store holds no items yet."
+    some = Survey(70_000, 20_000, fields)
+    assert said_of_survey(some) == (
+        "The store holds 70,000 items. Of these 20,000 were looked at (the first): fields to filter by are label; "
+        "there may be others."
+    )
+    assert "(some, near a few random vectors, since a server lists nothing)" in said_of_survey(replace(some, is_listed=False))
 
 
 def test_an_empty_survey_names_no_fields() -> None:

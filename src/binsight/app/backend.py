@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, final
 from urllib.parse import urlsplit
@@ -156,7 +156,8 @@ class Remote(Backend):
 
     def survey(self) -> Survey:
         info = self.info()
-        return survey_of(self._some_items(info), info.items, random.Random())  # noqa: S311, a sample to look at
+        found = survey_of(self._some_items(info), info.items, random.Random())  # noqa: S311, a sample to look at
+        return replace(found, is_listed=False)
 
     def _some_items(self, info: StoreInfo) -> Iterator[Item]:
         """Items near random directions, each once: a server tells what is near, not what there is."""

@@ -38,13 +38,17 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was learnt of a store. looked_at: how many items were read; total: how many there are."""
+    """What was learnt of a store. looked_at: how many items were read; total: how many there are.
+
+    is_listed: whether they are the first ones of a list, in place of what lies near some random vectors.
+    """
 
     total: int
     looked_at: int
     fields: tuple[Field, ...] = ()
     sample: tuple[Item, ...] = ()
     newest: tuple[Item, ...] = ()
+    is_listed: bool = True
 
     def field_named(self, name: str) -> Field | None:
         return next((one for one in self.fields if one.name == name), None)

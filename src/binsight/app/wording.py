@@ -120,7 +120,13 @@ def store_rows(info: StoreInfo, name: str) -> Rows:
         ("fingerprint", info.fingerprint),
         ("made", info.created or "not known"),
     ]
-    return rows + [(one.replace("_", " "), _cell(value)) for one, value in info.detail.items() if one not in _HIDDEN]
+    return rows + [(one.replace("_", " "), _told(value)) for one, value in info.detail.items() if one not in _HIDDEN]
+
+
+def _told(detail: object) -> str:
+    if isinstance(detail, dict):
+        return ", ".join(f"{name} {_cell(value)}" for name, value in detail.items())
+    return _cell(detail)
 
 
 def sentence_of(error: BinsightError | OSError) -> str:
@@ -152,6 +158,10 @@ def said_of_survey(survey: Survey) -> str:
     if not survey.looked_at:
         return "The store holds no items yet."
     names = ", ".join(one.name for one in survey.fields) or "none"
-    if survey.looked_at < survey.total:
-        return f"The store holds {survey.total:,} items; from {survey.looked_at:,} of them: fields to filter by are {names}."
-    return f"The store holds {survey.total:,} items; fields to filter by are {names}."
+    if survey.looked_at >= survey.total:
+        return f"The store holds {survey.total:,} items; fields to filter by are {names}."
+    which = "the first" if survey.is_listed else "some, near a few random vectors, since a server lists nothing"
+    return (
+        f"The store holds {survey.total:,} items. Of these {survey.looked_at:,} were looked at ({which}): fields to filter by "
+        f"are {names}; there may be others."
+    )
