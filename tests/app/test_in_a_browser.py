@@ -85,6 +85,7 @@ def test_a_photo_finds_what_looks_like_it_and_a_click_shows_its_record(fresh: Pa
 def test_filters_come_from_the_store_and_what_is_too_far_is_told(fresh: Page, tmp_path: Path) -> None:
     fresh.get_by_role("button", name="How many, how near, and which").click()
     fresh.locator("#find-field-1 input").click()
+    expect(fresh.get_by_role("option", name="label")).to_be_visible()
     assert set(fresh.get_by_role("option").all_inner_texts()) >= {"label", "quantity", "shelf", "note", "path"}
     fresh.get_by_role("option", name="shelf").click()
     fresh.locator("#find-value-1 input").click()
