@@ -17,8 +17,10 @@ from binsight.app.wording import (
     said_of_books,
     said_of_count,
     said_of_survey,
+    sentence_of,
     store_rows,
 )
+from binsight.errors import BadSettings, BinsightError, StoreDamaged, StoreUnavailable
 from binsight.records import Answer, Count, Item, Match, StoreInfo
 
 RAM = Item(
@@ -115,3 +117,22 @@ def test_a_survey_tells_what_was_looked_at() -> None:
 
 def test_an_empty_survey_names_no_fields() -> None:
     assert (Survey(0, 0).quantity_name, Survey(0, 0).place_name) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        (BadSettings("want k from 1 to 48, got /srv/x"), "That cannot be done as asked: want k from 1 to 48, got /srv/x."),
+        (
+            StoreDamaged("/srv/a b/parts.store cannot be opened: '/srv/stores/parts.store'; restore it"),
+            "That cannot be done now: a b/parts.store cannot be opened: 'parts.store'; restore it.",
+        ),
+        (
+            StoreUnavailable("redis://cache:6379/0 does not answer"),
+            "That cannot be done now: redis://cache:6379/0 does not answer.",
+        ),
+        (OSError(28, "No space left on device", "/srv/app/x"), "That cannot be done now: No space left on device."),
+    ],
+)
+def test_an_error_is_a_sentence_that_names_no_folder_of_the_server(error: BinsightError | OSError, wanted: str) -> None:
+    assert sentence_of(error) == wanted

@@ -32,24 +32,24 @@ _ASK = "Take or choose a photo: what looks like it in the store is shown here."
 class FindScreen:
     """The widgets of the tab, and what happens between them. opened: what fills its `outputs` when the page is loaded."""
 
-    def __init__(self, backend: Backend, surveys: Surveys, pictures: Sequence[Path]) -> None:
+    def __init__(self, backend: Backend, surveys: Surveys, pictures: Sequence[Path], min_score: float) -> None:
         self._backend, self._surveys = backend, surveys
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 self._photo = photo("Photo of the part", "find-photo")
                 self._status = gr.HTML(said(_ASK), elem_id="find-said")
                 self._crop = CropControls(self._photo, self._status, "find")
-                self._build_choices()
+                self._build_choices(min_score)
                 self._search = gr.Button("Find", variant="primary", elem_id="find-go")
             with gr.Column(scale=3, min_width=300):
                 self._build_answers()
         examples(pictures, self._photo)
         self._connect()
 
-    def _build_choices(self) -> None:
+    def _build_choices(self, min_score: float) -> None:
         with gr.Accordion("How many, how near, and which", open=False, elem_id="find-choices"):
             self._k = slider(1, MOST_SHOWN, 12, step=1, label="How many to show", elem_id="find-k")
-            self._cut = slider(-1, 1, 0, step=0.01, label="Score cut-off (1: the same picture)", elem_id="find-cut-off")
+            self._cut = slider(-1, 1, min_score, step=0.01, label="Score cut-off (1: the same picture)", elem_id="find-cut-off")
             self._lines = [self._build_line(number) for number in range(1, _LINES + 1)]
             self._typed = gr.Textbox(
                 label="Or a filter in words",

@@ -19,7 +19,7 @@ from binsight.app.followed import FollowedStore
 from binsight.app.visitors import Visitors
 from binsight.errors import BadSettings, MissingExtra
 from binsight.listening import is_loopback, listening
-from binsight.search import Searcher
+from binsight.search import Searcher, checked_min_score
 from binsight.settings import Settings
 from binsight.wiring import Models, open_with
 
@@ -47,17 +47,20 @@ def serve(
     source: Source,
     settings: Settings,
     *,
+    min_score: float,
     host: str,
     port: int,
     password: str | None,
     allow_anonymous: bool,
     say: Callable[[str], None],
 ) -> signal.Signals:
-    """Show the screens until a signal; which one it was. password: asked of visitors, None for none.
+    """Show the screens until a signal; which one it was. min_score: the cut-off that visitors find set. password: what they are
+    asked for, None for nothing.
 
-    Raises BadSettings for another address than this machine's own without a password, MissingExtra without gradio, and what
-    keeps the store, the model or the server from being reached.
+    Raises BadSettings for a cut-off that is no cosine, and for another address than this machine's own without a password;
+    MissingExtra without gradio; and what keeps the store, the model or the server from being reached.
     """
+    checked_min_score(min_score)
     if password is None and not allow_anonymous and not is_loopback(host):
         raise BadSettings(
             f"without a password the app listens on 127.0.0.1 only, not on {host}; set BINSIGHT_APP_PASSWORD, or pass "
@@ -69,7 +72,9 @@ def serve(
         closing(open_backend(source, settings)) as backend,
         _ended_by_signals() as ended_by,
     ):
-        server = make_server(backend, Path(cache), password, is_local=password is None and not allow_anonymous)
+        server = make_server(
+            backend, Path(cache), password, is_local=password is None and not allow_anonymous, min_score=min_score
+        )
         shown = f"[{host}]" if ":" in host else host
         say(f"the app is at http://{shown}:{listener.getsockname()[1]}; Ctrl-C ends it")
         if not ended_by:  # a signal may have come while Gradio was being loaded
@@ -99,7 +104,9 @@ def _open_local(models: Models, url: str) -> Local:
     return Local(Searcher(encoder, store), url)
 
 
-def make_server(backend: Backend, cache: Path, password: str | None, *, is_local: bool) -> uvicorn.Server:
+def make_server(
+    backend: Backend, cache: Path, password: str | None, *, is_local: bool, min_score: float = 0.0
+) -> uvicorn.Server:
     """The screens over a backend, as a server that is not yet running. cache: an empty folder for uploads and thumbnails.
 
     is_local: whether only calls to this machine by its own names are answered. Raises MissingExtra.
@@ -120,7 +127,7 @@ def make_server(backend: Backend, cache: Path, password: str | None, *, is_local
 
     check = None if password is None else lambda _, word: hmac.compare_digest(word.encode(), password.encode())
     visitors = Visitors()
-    page = build(backend, visitors, shown, work)
+    page = build(backend, visitors, shown, work, min_score=min_score)
     guard = Guard(
         mounted(page, check), cache=cache, uploads=shown, questions=len(page.fns), visitors=visitors, is_local=is_local
     )

@@ -28,8 +28,8 @@ _SWEEP_S, _KEPT_S = 600, 3600  # of the cache: how often it is looked through, a
 Check = Callable[[str, str], bool]  # (name, password)
 
 
-def build(backend: Backend, visitors: Visitors, shown: Path, work: Path) -> gr.Blocks:
-    """The page. shown: Gradio's cache, which visitors load from. work: a folder that they do not."""
+def build(backend: Backend, visitors: Visitors, shown: Path, work: Path, *, min_score: float) -> gr.Blocks:
+    """The page. shown: Gradio's cache, which visitors load from. work: a folder that they do not. min_score: the first cut-off."""
     surveys = Surveys(backend)
     pictures = work / "examples"
     pictures.mkdir()
@@ -38,7 +38,7 @@ def build(backend: Backend, visitors: Visitors, shown: Path, work: Path) -> gr.B
         gr.HTML("<h1>binsight</h1><p>What is it, how many are in it, and do the books agree?</p>", elem_id="title")
         with gr.Tabs():
             with gr.Tab("Find a part", id="find"):
-                find = FindScreen(backend, surveys, draw_parts(pictures))
+                find = FindScreen(backend, surveys, draw_parts(pictures), min_score)
             with gr.Tab("Count a bin", id="count"):
                 CountScreen(backend, surveys, draw_bins(pictures))
             with gr.Tab("Check many", id="check"):

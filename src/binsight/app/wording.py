@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from binsight.app.survey import Survey, value_text
@@ -17,6 +18,7 @@ Rows = list[tuple[str, str]]
 
 _LONGEST_CELL = 2000
 _HIDDEN = ("path",)  # of a store's details: where the server keeps its files is no visitor's business
+_FOLDERS = re.compile(r"(?<![\w:/.])/(?:[^\s/'\":;,]+/)+")  # of a path of this machine, before its last part
 _LIKELY = 0.5  # of P(recorded), from which on a count supports the books
 
 
@@ -130,7 +132,7 @@ def _told(detail: object) -> str:
 
 
 def sentence_of(error: BinsightError | OSError) -> str:
-    """An error as a visitor reads it: a whole sentence, and no traceback.
+    """An error as a visitor reads it: a whole sentence, no traceback, and not where the server keeps its files.
 
     >>> sentence_of(BadImage("an empty file"))
     'The photo cannot be used: an empty file.'
@@ -143,7 +145,7 @@ def sentence_of(error: BinsightError | OSError) -> str:
     elif isinstance(error, WrongUse):
         text = f"That cannot be done as asked: {text}"
     else:
-        text = f"That cannot be done now: {text}"
+        text = f"That cannot be done now: {_FOLDERS.sub('', text)}"
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 

@@ -29,6 +29,9 @@ def app(
     ca: Annotated[
         str | None, typer.Option("--ca", metavar="FILE", help="Certificates to trust (PEM), for that server's https.")
     ] = None,
+    min_score: Annotated[
+        float, typer.Option("--min-score", metavar="S", help="The score cut-off that visitors find set, from -1 to 1.")
+    ] = 0.0,
     host: Annotated[str, typer.Option("--host", metavar="H", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="P", min=0, max=65535, help="The port; 0 takes a free one.")] = 7860,
     password: Annotated[
@@ -56,6 +59,13 @@ def app(
 
     source = Source(store=store, models=model or [], api=api, key=key, ca=ca)
     ended_by = serve(
-        source, Settings.read(), host=host, port=port, password=password or None, allow_anonymous=allow_anonymous, say=say
+        source,
+        Settings.read(),
+        min_score=min_score,
+        host=host,
+        port=port,
+        password=password or None,
+        allow_anonymous=allow_anonymous,
+        say=say,
     )
     return INTERRUPTED if ended_by == signal.SIGINT else 0
