@@ -29,7 +29,7 @@ Check = Callable[[str, str], bool]  # (name, password)
 
 
 def build(backend: Backend, visitors: Visitors, shown: Path, work: Path, *, min_score: float) -> gr.Blocks:
-    """The page. shown: Gradio's cache, which visitors load from. work: a folder that they do not. min_score: the first cut-off."""
+    """The page. shown: Gradio's cache, which visitors load from. work: one that they do not. min_score: the first cut-off."""
     surveys = Surveys(backend)
     pictures = work / "examples"
     pictures.mkdir()
