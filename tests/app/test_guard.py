@@ -187,7 +187,7 @@ def test_what_nobody_else_throws_away_is_thrown_away(tmp_path: Path) -> None:
 
     put("examples/part.jpg")
     kept = Held(tmp_path, shown, clock=lambda: now[0])
-    for name in ("tmpbroken", "table-1/a.csv", "hash/young.jpg", "tmpcoming"):
+    for name in ("tmpbroken", "table-1/a.csv", "hash/young.jpg", "tmpcoming", "../work/unpacked.jpg"):
         put(name)
 
     def left() -> set[str]:
@@ -206,6 +206,7 @@ def test_what_nobody_else_throws_away_is_thrown_away(tmp_path: Path) -> None:
     now[0] += KEPT_S
     assert kept.take(1)
     assert {path.name for path in shown.iterdir()} == {"examples"}
+    assert (tmp_path / "work/unpacked.jpg").exists()  # is worked on, however long that takes
 
 
 def test_an_address_has_five_tries_and_one_more_every_half_minute() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -51,7 +52,7 @@ class Held:
         for path in sorted(self._folder.rglob("*"), reverse=True):  # a folder's content before the folder
             try:
                 found = path.lstat()
-                if path in self._kept or now - found.st_mtime <= self._longest_s(path):
+                if now - found.st_mtime <= self._longest_s(path):
                     total += found.st_size
                 elif path.is_dir():
                     if not any(path.iterdir()):
@@ -63,5 +64,7 @@ class Held:
         return total
 
     def _longest_s(self, path: Path) -> float:
+        if path in self._kept or not path.is_relative_to(self._uploads):  # what is worked on is cleared by who works
+            return math.inf
         is_upload_on_its_way = path.parent == self._uploads and path.name.startswith("tmp")
         return BROKEN_S if is_upload_on_its_way else KEPT_S
