@@ -109,6 +109,14 @@ def decode(image: ImageLike, *, limits: Limits = DEFAULT_LIMITS, at_least: tuple
     raise BadImage(f"want a path, bytes, a Pillow image or a uint8 array (h, w, 3), got {type(image).__name__}")
 
 
+def size_of(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """Height and width of a picture, upright, as its header claims them: nothing is decoded. Raises BadImage as `load`, but
+    not for damage behind the header."""
+    _check_bytes(len(data), limits)
+    _, header = _header_of(data, limits)
+    return (header.width, header.height) if header.turn >= 5 else (header.height, header.width)
+
+
 def decoding_bytes(data: bytes) -> int:
     """About how much memory decoding a file takes at most, by the size that it claims; 0 for what is no picture."""
     try:
@@ -145,7 +153,8 @@ def _array(image: NDArray[Any], limits: Limits) -> Pixels:
     return image
 
 
-def _decode_file(data: bytes, limits: Limits, at_least: tuple[int, int] | None) -> Decoded:
+def _header_of(data: bytes, limits: Limits) -> tuple[str, Header]:
+    """The kind of a file, and its header once that claims no more than it may."""
     kind = kind_of(data)
     try:
         header = WALKS[kind](data)
@@ -154,6 +163,11 @@ def _decode_file(data: bytes, limits: Limits, at_least: tuple[int, int] | None) 
     _check_size(header.width, header.height, limits)
     if header.width * header.height > max(UNQUESTIONED_PIXELS, MOST_PIXELS_PER_BYTE * len(data)):
         raise BadImage(f"a decompression bomb: {header.width} × {header.height} pixels claimed by {len(data):,} bytes")
+    return kind, header
+
+
+def _decode_file(data: bytes, limits: Limits, at_least: tuple[int, int] | None) -> Decoded:
+    kind, header = _header_of(data, limits)
     if kind == "JPEG":
         return _decode_jpeg(data, header, at_least)
 

@@ -4,28 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
 
-from binsight.app import guard
-from binsight.app.guard import Guard, Message, Receive, Scope, Send
+from binsight.app import guard, held
+from binsight.app.attempts import AGAIN_S, BURST, Attempts
+from binsight.app.guard import App, Guard, Message, Receive, Scope, Send
+from binsight.app.held import BROKEN_S, KEPT_S, Held
+from binsight.app.visitors import Visitors
 
 LOCAL = {"host": "127.0.0.1:7860"}
 
 
+def guarded(cache: Path, behind: App, *, is_local: bool = True) -> Guard:
+    return Guard(behind, cache=cache, uploads=cache / "shown", questions=3, visitors=Visitors(), is_local=is_local)
+
+
+async def answers_299(scope: Scope, receive: Receive, send: Send) -> None:
+    """What stands behind a guard: it reads nothing."""
+    await send({"type": "http.response.start", "status": 299, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
 def asked(
-    cache: Path, method: str, headers: dict[str, str], *, path: str = "/", body: bytes = b"", is_local: bool = True
+    cache: Path,
+    method: str,
+    headers: dict[str, str],
+    *,
+    path: str = "/",
+    body: bytes = b"",
+    is_local: bool = True,
+    guard: Guard | None = None,
 ) -> tuple[int, dict[bytes, bytes]]:
-    """Status and headers of the answer; 299 comes from what stands behind, which gets the whole body."""
+    """Status and headers of the answer; 299 comes from what stands behind."""
     sent: list[Message] = []
     chunks = [body[:3], body[3:]]
-
-    async def behind(scope: Scope, receive: Receive, send: Send) -> None:
-        if body:
-            assert (await receive())["body"] == body
-        await send({"type": "http.response.start", "status": 299, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
 
     async def receive() -> Message:
         return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks)}
@@ -34,8 +50,8 @@ def asked(
         sent.append(message)
 
     told = [(name.encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": "http", "method": method, "path": path, "headers": told}
-    asyncio.run(Guard(behind, cache=cache, uploads=cache / "shown", is_local=is_local)(scope, receive, send))
+    scope = {"type": "http", "method": method, "path": path, "headers": told, "client": ("192.0.2.7", 1)}
+    asyncio.run((guard or guarded(cache, answers_299, is_local=is_local))(scope, receive, send))
     return sent[0]["status"], dict(sent[0]["headers"])
 
 
@@ -49,8 +65,21 @@ def test_requests_pass_and_browsers_are_told_to_load_nothing_from_elsewhere(tmp_
 
 def test_a_page_of_another_host_is_refused_without_a_password(tmp_path: Path) -> None:
     assert asked(tmp_path, "GET", LOCAL | {"origin": "https://elsewhere.example"})[0] == 403
-    assert asked(tmp_path, "GET", LOCAL | {"origin": "https://elsewhere.example"}, is_local=False)[0] == 299
     assert asked(tmp_path, "GET", LOCAL | {"origin": "http://localhost:7860"})[0] == 299
+
+
+def test_with_a_password_pages_of_other_websites_may_neither_read_nor_ask(tmp_path: Path) -> None:
+    """Gradio itself answers any of them with leave to read, and its cookie is sent along."""
+    here = {"host": "parts.example", "content-length": "0"}
+
+    def status(method: str, **headers: str) -> int:
+        return asked(tmp_path, method, here | headers, is_local=False)[0]
+
+    assert [status("GET", origin=one) for one in ("https://elsewhere.example", "https://parts.example:81", "null")] == [403] * 3
+    assert status("OPTIONS", origin="https://elsewhere.example") == 403
+    assert status("POST", origin="https://parts.example") == status("GET") == 299
+    behind_a_proxy = {"host": "10.0.0.2:7860", "x-forwarded-host": "parts.example"}
+    assert status("POST", origin="https://parts.example", **behind_a_proxy) == 299
 
 
 @pytest.mark.parametrize("host", ["parts.example", "127.0.0.1.example", ""])
@@ -59,15 +88,146 @@ def test_without_a_password_only_this_machines_names_are_answered(host: str, tmp
     assert asked(tmp_path, "GET", {"host": host}, is_local=False)[0] == 299
 
 
-def test_bodies_say_how_long_they_are_and_are_not_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bodies_say_how_long_they_are_and_are_not_too_long(tmp_path: Path) -> None:
     assert asked(tmp_path, "POST", LOCAL)[0] == 411
     assert asked(tmp_path, "POST", LOCAL | {"content-length": "-1"})[0] == 411
-    assert asked(tmp_path, "POST", LOCAL | {"content-length": str(guard.MOST_UPLOAD_BYTES + 1)})[0] == 413
-    (tmp_path / "uploads").mkdir()
-    (tmp_path / "uploads/a.jpg").write_bytes(bytes(1000))
-    monkeypatch.setattr(guard, "MOST_HELD_BYTES", 100_000)
-    assert asked(tmp_path, "POST", LOCAL | {"content-length": "50000"})[0] == 299
-    assert asked(tmp_path, "POST", LOCAL | {"content-length": "99500"})[0] == 507
+    most = {"/gradio_api/upload": guard.MOST_UPLOAD_BYTES, "/login": guard.MOST_OTHER_BYTES, "/gradio_api/cancel": 16384}
+    for path, size in most.items():
+        assert asked(tmp_path, "POST", LOCAL | {"content-length": str(size)}, path=path)[0] == 299
+        assert asked(tmp_path, "POST", LOCAL | {"content-length": str(size + 1)}, path=path)[0] == 413
+
+
+def test_uploads_have_room_for_all_of_them_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held, "MOST_BYTES", 100_000)
+    (tmp_path / "shown").mkdir()
+    statuses: list[int] = []
+
+    async def behind(scope: Scope, receive: Receive, send: Send) -> None:
+        """While the first upload of 50,000 bytes is on its way, others come; and again when it is there."""
+        if not statuses:
+            statuses.append(0)
+            statuses.extend(await asyncio.to_thread(lambda: [upload(size) for size in (40_000, 60_000)]))
+            (tmp_path / "shown/a.jpg").write_bytes(bytes(50_000))
+        await answers_299(scope, receive, send)
+
+    one = guarded(tmp_path, behind)
+
+    def upload(size: int) -> int:
+        headers = LOCAL | {"content-length": str(size)}
+        return asked(tmp_path, "POST", headers, path="/gradio_api/upload", guard=one)[0]
+
+    assert upload(50_000) == 299
+    assert statuses == [0, 299, 507]
+    assert (upload(30_000), upload(60_000)) == (299, 507)
+
+
+def test_an_upload_that_stops_coming_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "_STALLED_S", 0.01)
+    heard: list[str] = []
+
+    async def behind(scope: Scope, receive: Receive, send: Send) -> None:
+        heard.append((await receive())["type"])
+
+    async def never() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def nobody(message: Message) -> None:
+        raise AssertionError(message)
+
+    headers = [(b"host", b"localhost"), (b"content-length", b"10")]
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": headers}
+    asyncio.run(guarded(tmp_path, behind)(scope, never, nobody))
+    assert heard == ["http.disconnect"]
+
+
+def test_an_open_page_is_waited_for_until_it_is_closed_or_the_app_ends(tmp_path: Path) -> None:
+    visitors, sent, heard = Visitors(clock=lambda: 0.0), [], []
+
+    async def behind(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        heard.extend([(await receive())["type"], "me" in visitors._waiting, (await receive())["type"]])
+
+    async def stream(ends: bool) -> None:
+        messages: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
+        if not ends:
+            messages.append({"type": "http.disconnect"})
+
+        async def receive() -> Message:
+            if not messages:
+                visitors.end()
+                await asyncio.sleep(60)
+            return messages.pop(0)
+
+        async def send(message: Message) -> None:
+            sent.append(message["type"])
+
+        scope = {"type": "http", "method": "GET", "path": "/gradio_api/queue/data", "query_string": b"session_hash=me"}
+        one = Guard(behind, cache=tmp_path, uploads=tmp_path, questions=3, visitors=visitors, is_local=True)
+        await one(scope | {"headers": [(b"host", b"localhost")]}, receive, send)
+
+    for ends in (False, True):
+        asyncio.run(stream(ends))
+        assert heard == ["http.request", True, "http.disconnect"]
+        assert sent == ["http.response.start", "http.response.body"]
+        assert not visitors._waiting
+        assert visitors.is_ending == ends
+        heard.clear()
+        sent.clear()
+
+
+def test_what_nobody_else_throws_away_is_thrown_away(tmp_path: Path) -> None:
+    """An upload that broke off, and tables; what was there at first, and what is young, stays."""
+    shown = tmp_path / "shown"
+    now = [time.time() + BROKEN_S + 1]
+
+    def put(name: str) -> None:
+        (shown / name).parent.mkdir(parents=True, exist_ok=True)
+        (shown / name).write_bytes(bytes(10))
+
+    put("examples/part.jpg")
+    kept = Held(tmp_path, shown, clock=lambda: now[0])
+    for name in ("tmpbroken", "table-1/a.csv", "hash/young.jpg", "tmpcoming", "../work/unpacked.jpg"):
+        put(name)
+
+    def left() -> set[str]:
+        return {path.relative_to(shown).as_posix() for path in shown.rglob("*") if path.is_file()}
+
+    os.utime(shown / "tmpcoming", (now[0], now[0]))
+    assert kept.take(1)
+    assert left() == {"examples/part.jpg", "table-1/a.csv", "hash/young.jpg", "tmpcoming"}
+    now[0] += KEPT_S
+    os.utime(shown / "hash/young.jpg", (now[0], now[0]))
+    assert kept.take(1)
+    assert left() == {"examples/part.jpg", "hash/young.jpg"}
+    now[0] += KEPT_S
+    assert kept.take(1)
+    assert {path.name for path in shown.iterdir()} == {"examples", "hash"}
+    now[0] += KEPT_S
+    assert kept.take(1)
+    assert {path.name for path in shown.iterdir()} == {"examples"}
+    assert (tmp_path / "work/unpacked.jpg").exists()  # is worked on, however long that takes
+
+
+def test_an_address_has_five_tries_and_one_more_every_half_minute() -> None:
+    now = [1000.0]
+    tries = Attempts(clock=lambda: now[0])
+    assert [tries.take("192.0.2.7") for _ in range(BURST + 1)] == [0] * BURST + [AGAIN_S]
+    assert (tries.take("192.0.2.8"), tries.take("::ffff:192.0.2.7")) == (0, AGAIN_S)
+    now[0] += 10
+    assert tries.take("192.0.2.7") == AGAIN_S - 10
+    now[0] += 20
+    assert [tries.take("192.0.2.7") for _ in range(2)] == [0, AGAIN_S]
+    tries.forget("192.0.2.7")
+    assert [tries.take("192.0.2.7") for _ in range(BURST + 1)] == [0] * BURST + [AGAIN_S]
+
+
+def test_one_who_has_many_addresses_of_ipv6_has_no_more_tries_and_takes_no_more_memory() -> None:
+    tries = Attempts(clock=lambda: 0.0)
+    assert [bool(tries.take(f"2001:db8::{n:x}")) for n in range(BURST + 1)] == [False] * BURST + [True]
+    for n in range(11_000):
+        tries.take(f"10.0.{n // 256}.{n % 256}")
+    assert len(tries._restored) == 10_000
 
 
 @pytest.mark.parametrize(
@@ -93,7 +253,11 @@ def test_a_question_may_name_uploads_and_no_other_file(tmp_path: Path) -> None:
     (tmp_path / "shown").mkdir()
     (tmp_path / "shown/link.png").symlink_to("/etc/hostname")
     kept = str(tmp_path / "shown/abc/a.png")
-    assert question(tmp_path, {"data": [{"path": kept}, 3, None, [{"files": [{"path": kept}, {"path": None}]}]]}) == 299
+
+    def status(*data: object) -> int:
+        return question(tmp_path, {"fn_index": 2, "session_hash": "abc", "data": data})
+
+    assert status({"path": kept}, 3, None, [{"files": [{"path": kept}, {"path": None}]}]) == 299
     wrong = [
         "/etc/hostname",
         str(tmp_path / "shown/../x"),
@@ -102,7 +266,18 @@ def test_a_question_may_name_uploads_and_no_other_file(tmp_path: Path) -> None:
         str(tmp_path / "shown/link.png"),
     ]
     for path in [*wrong, "a.png", "http://elsewhere.example/a.png", f"http://x{kept}", f"{kept}\0", 7, ["/etc/hostname"]]:
-        assert question(tmp_path, {"data": [{"path": kept}, {"deep": [{"path": path}]}]}) == 403, path
-    assert question(tmp_path, b"{") == 400
-    assert question(tmp_path, b"[" * 100_000) == 400
+        assert status({"path": kept}, {"deep": [{"path": path}]}) == 403, path
+
+
+@pytest.mark.parametrize(
+    "told",
+    [b"{", b"[" * 100_000, [], {"fn_index": 0}]
+    + [{"fn_index": number, "session_hash": "a", "data": []} for number in (3, -1, True, 0.0, "0", None)]
+    + [{"fn_index": 0, "session_hash": session, "data": []} for session in ("", "a" * 101, 7, None)],
+)
+def test_what_the_screens_do_not_ask_is_no_question(told: object, tmp_path: Path) -> None:
+    assert question(tmp_path, told) == 400
+
+
+def test_a_question_is_not_too_long(tmp_path: Path) -> None:
     assert question(tmp_path, b" " * (guard.MOST_QUESTION_BYTES + 1)) == 413

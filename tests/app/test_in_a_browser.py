@@ -85,6 +85,7 @@ def test_a_photo_finds_what_looks_like_it_and_a_click_shows_its_record(fresh: Pa
 def test_filters_come_from_the_store_and_what_is_too_far_is_told(fresh: Page, tmp_path: Path) -> None:
     fresh.get_by_role("button", name="How many, how near, and which").click()
     fresh.locator("#find-field-1 input").click()
+    expect(fresh.get_by_role("option", name="label")).to_be_visible()
     assert set(fresh.get_by_role("option").all_inner_texts()) >= {"label", "quantity", "shelf", "note", "path"}
     fresh.get_by_role("option", name="shelf").click()
     fresh.locator("#find-value-1 input").click()
@@ -137,12 +138,13 @@ def test_a_bin_is_counted_and_compared_with_the_books(fresh: Page, tmp_path: Pat
     choose_photo(fresh, "count", bin_photo(tmp_path / "two.png", 2))
     expect(said(fresh, "count")).to_contain_text("The photo most likely shows 2 items (80% sure); the interval is 2 to 3.")
     expect(fresh.locator("#count-books")).to_contain_text("Give the bin's id or the recorded quantity")
-    expect(fresh.locator("#count-plot")).to_be_visible()
+    expect(fresh.locator("#count-plot tr")).to_have_text(["00%", "10%", "280%", "320%", "40%", "50%", ">50%"])
     fresh.locator("#count-id input, #count-id textarea").first.fill("DISK-1")
     fresh.get_by_role("button", name="Count", exact=True).click()
     expect(fresh.locator("#count-books")).to_contain_text(
         "They agree: the books say 2, and the photo shows 2 with a probability of 80%."
     )
+    expect(fresh.locator("#count-plot tr.marked")).to_have_text("in the books: 280%")
     expect(fresh.locator("#count-record")).to_contain_text("The record of DISK-1")
     fresh.locator("#count-recorded input, #count-recorded textarea").first.fill("5")
     fresh.get_by_role("button", name="Count", exact=True).click()
@@ -234,6 +236,19 @@ def test_everything_is_reached_by_the_keyboard(fresh: Page, tmp_path: Path) -> N
     fresh.keyboard.press("Tab")
     fresh.keyboard.press("Enter")
     expect(fresh.locator("#count-go")).to_be_visible()
+
+
+def test_screen_readers_are_told_what_is_what(fresh: Page, tmp_path: Path) -> None:
+    """Gradio says "Thumbnail 1 of 5" of a match, nothing of an example, and the same of each upload button."""
+    fresh.get_by_role("button", name="Example 1", exact=True).and_(fresh.locator(":visible")).click()
+    expect(said(fresh, "find")).to_contain_text("5 items look like it")
+    choose_photo(fresh, "find", paint(tmp_path / "query.png", (200, 30, 30), (96, 72)))
+    match = fresh.get_by_role("button", name="1.00 · RAM-1 · ram · quantity 4 · shelf A1", exact=True)
+    expect(match).to_be_visible()
+    expect(fresh.get_by_role("img", name="The chosen photo")).to_be_visible()
+    expect(said(fresh, "find")).to_have_attribute("aria-live", "polite")
+    open_tab(fresh, "Check many")
+    expect(fresh.get_by_role("button", name="Or a folder: Drop File Here")).to_be_visible()
 
 
 def test_it_fits_a_phone(fresh: Page, tmp_path: Path) -> None:

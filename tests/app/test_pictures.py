@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from binsight.app.photo import Crop, around, box, read_photo
+from binsight.app.photo import Crop, around, box, read_photo, size_of, tapped
 from binsight.app.thumbnails import SIDE_PX, placeholder, shown_as, small, thumbnail
 from binsight.errors import BadImage, BadSettings
 from binsight.records import Item
@@ -43,10 +44,45 @@ def test_what_is_no_photo_or_too_large_is_refused(tmp_path: Path) -> None:
             read_photo(str(tmp_path / name))
 
 
-@pytest.mark.parametrize("crop", [Crop(60, 0, 40, 100), Crop(0, 50, 100, 51), Crop(-5, 0, 100, 100), Crop(0, 0, 101, 100)])
+def test_a_whole_photo_is_measured_and_not_decoded(tmp_path: Path) -> None:
+    """The model decodes it once; so damage behind the header is its to find."""
+    data = paint(tmp_path / "a.jpg", RED, (90, 30)).read_bytes()
+    turned = Image.open(tmp_path / "a.jpg")
+    turned.getexif()[0x0112] = 6  # the camera was held upright
+    turned.save(tmp_path / "turned.jpg", exif=turned.getexif())
+    damaged = data[:-40] + data[-2:]
+    (tmp_path / "cut.jpg").write_bytes(damaged)
+    assert (size_of(str(tmp_path / "a.jpg")), size_of(str(tmp_path / "turned.jpg"))) == ((90, 30), (30, 90))
+    assert read_photo(str(tmp_path / "cut.jpg")) == damaged
+    with pytest.raises(BadImage, match="damaged"):
+        read_photo(str(tmp_path / "cut.jpg"), Crop(0, 0, 50, 50))
+    claimed = bytearray(data)
+    at = data.index(b"\xff\xc0") + 5
+    claimed[at : at + 4] = (6000).to_bytes(2, "big") * 2
+    (tmp_path / "large.jpg").write_bytes(claimed)
+    with pytest.raises(BadImage, match="too large: 6000 × 6000 pixels"):
+        read_photo(str(tmp_path / "large.jpg"))
+    with pytest.raises(BadImage, match="thrown away, as uploads are after an hour"):
+        read_photo(str(tmp_path / "gone.jpg"))
+
+
+@pytest.mark.parametrize("crop", [Crop(60, 0, 40, 100), Crop(0, 50, 100, 51)])
 def test_a_crop_that_leaves_nothing_is_refused(crop: Crop) -> None:
-    with pytest.raises(BadSettings, match="crop"):
+    with pytest.raises(BadSettings, match="the crop leaves nothing of the picture"):
         box(crop, 200, 100)
+
+
+@pytest.mark.parametrize("left", [-5, 101, None, "x", float("nan"), True])
+def test_an_edge_that_is_no_part_of_a_picture_is_refused(left: Any) -> None:
+    with pytest.raises(BadSettings, match=r"want the edges of a crop in percent, from 0 to 100, got .*, 0\.0, 100\.0, 100\.0"):
+        Crop(left)
+
+
+@pytest.mark.parametrize("place", [None, "xy", [1], ["a", "b"], [1, float("inf")]])
+def test_what_is_no_place_in_a_picture_was_not_tapped(place: object) -> None:
+    assert tapped([3, 4.5]) == (3, 4.5)
+    with pytest.raises(BadSettings, match="load the page again"):
+        tapped(place)
 
 
 def test_tapping_closes_in_and_stays_in_the_picture() -> None:

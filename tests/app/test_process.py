@@ -47,10 +47,16 @@ def test_it_shows_a_store_until_it_is_told_to_end_and_leaves_nothing_behind(
     monkeypatch.chdir(store.parent)
     before = sorted(store.parent.rglob("*"))
     told = {"TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
-    with started(*commands[0], cache=shared_cache, told=told) as (process, url, errors):
+    with started(*commands[0], "--min-score", "0.4", cache=shared_cache, told=told) as (process, url, errors):
         assert "binsight" in httpx.get(url, timeout=60).text
+        shown = [one["props"] for one in httpx.get(f"{url}/config", timeout=60).json()["components"]]
+        assert [one["value"] for one in shown if one.get("elem_id") == "find-cut-off"] == [0.4]
         assert list(tmp_path.iterdir())
-        process.send_signal(signal.SIGTERM)
+        with httpx.stream("GET", f"{url}/gradio_api/heartbeat/abc", timeout=20) as page:
+            heard = page.iter_lines()
+            assert next(heard) == "data: ALIVE"
+            process.send_signal(signal.SIGTERM)  # an open page holds nothing up
+            list(heard)
         assert process.wait(20) == 0
         assert errors.read() == ""
     assert list(tmp_path.iterdir()) == []
@@ -93,6 +99,7 @@ def test_without_gradio_it_says_what_to_install(store: Path, tmp_path: Path, mon
         (("--store", "a", "--api", "http://127.0.0.1:1"), 2, "want either --store URL"),
         (("--api", "http://127.0.0.1:1", "--model", "m"), 2, "--model goes with --store"),
         (("--store", "gone.store"), 2, "gone.store"),
+        (("--store", "a", "--min-score", "1.5"), 2, "want min_score from -1 to 1, got 1.5"),
         (("--store", "a", "--host", "::"), 2, "without a password the app listens on 127.0.0.1 only"),
         (("--api", "http://127.0.0.1:1", "--port", "0"), 3, "cannot be reached"),
     ],

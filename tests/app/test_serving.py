@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from binsight.app.attempts import BURST
 from tests.app.conftest import shown
 from tests.fakes import paint
 
@@ -83,6 +84,13 @@ def test_with_a_password_nothing_is_shown_before_it_is_given(stock: Path, tmp_pa
         assert client.get("/config").status_code == 401
         assert client.post("/login", data={"username": "me", "password": "open sesame"}).status_code == 200
         assert client.get("/config").status_code == 200
+        elsewhere = {"Origin": "https://elsewhere.example"}
+        assert client.get("/config", headers=elsewhere).status_code == 403
+        wrong = [client.post("/login", data={"username": "me", "password": str(n)}) for n in range(BURST + 1)]
+        assert [one.status_code for one in wrong] == [400] * BURST + [429]
+        assert 0 < int(wrong[-1].headers["retry-after"]) <= 30
+        assert client.post("/login", data={"username": "me", "password": "open sesame"}).status_code == 429
+        assert client.get("/config").status_code == 200  # who is in stays in
 
 
 def test_events_have_no_api_of_their_own(http: httpx.Client) -> None:

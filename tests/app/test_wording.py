@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
-from binsight.app.survey import Survey, survey_of
+from binsight.app.survey import Field, Survey, survey_of
 from binsight.app.wording import (
     caption,
     distribution,
@@ -15,8 +16,11 @@ from binsight.app.wording import (
     said_of,
     said_of_books,
     said_of_count,
+    said_of_survey,
+    sentence_of,
     store_rows,
 )
+from binsight.errors import BadSettings, BinsightError, StoreDamaged, StoreUnavailable
 from binsight.records import Answer, Count, Item, Match, StoreInfo
 
 RAM = Item(
@@ -87,12 +91,48 @@ def test_the_distribution_ends_with_more() -> None:
 
 def test_a_store_is_told_in_rows_and_not_where_it_lies() -> None:
     info = StoreInfo(
-        3, "f" * 64, "local-dir:/srv/resnet50", items=1234, detail={"index_kind": "hnsw", "path": "/srv/parts.store"}
+        3,
+        "f" * 64,
+        "local-dir:/srv/resnet50",
+        items=1234,
+        detail={"index_kind": "hnsw", "index": {"kind": "ivf", "rows": 3}, "path": "/srv/parts.store"},
     )
     rows = dict(store_rows(info, "the store parts.store"))
     assert (rows["items"], rows["model"], rows["index kind"], rows["made"]) == ("1,234", "resnet50", "hnsw", "not known")
+    assert rows["index"] == "kind ivf, rows 3"
     assert not any("/srv" in value for value in rows.values())
+
+
+def test_a_survey_tells_what_was_looked_at() -> None:
+    fields = (Field("label", "text", ("ram",), 5),)
+    assert said_of_survey(Survey(5, 5, fields)) == "The store holds 5 items; fields to filter by are label."
+    assert said_of_survey(Survey(0, 0)) == "The store holds no items yet."
+    some = Survey(70_000, 20_000, fields)
+    assert said_of_survey(some) == (
+        "The store holds 70,000 items. Of these 20,000 were looked at (the first): fields to filter by are label; "
+        "there may be others."
+    )
+    assert "(some, near a few random vectors, since a server lists nothing)" in said_of_survey(replace(some, is_listed=False))
 
 
 def test_an_empty_survey_names_no_fields() -> None:
     assert (Survey(0, 0).quantity_name, Survey(0, 0).place_name) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        (BadSettings("want k from 1 to 48, got /srv/x"), "That cannot be done as asked: want k from 1 to 48, got /srv/x."),
+        (
+            StoreDamaged("/srv/a b/parts.store cannot be opened: '/srv/stores/parts.store'; restore it"),
+            "That cannot be done now: a b/parts.store cannot be opened: 'parts.store'; restore it.",
+        ),
+        (
+            StoreUnavailable("redis://cache:6379/0 does not answer"),
+            "That cannot be done now: redis://cache:6379/0 does not answer.",
+        ),
+        (OSError(28, "No space left on device", "/srv/app/x"), "That cannot be done now: No space left on device."),
+    ],
+)
+def test_an_error_is_a_sentence_that_names_no_folder_of_the_server(error: BinsightError | OSError, wanted: str) -> None:
+    assert sentence_of(error) == wanted

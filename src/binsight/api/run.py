@@ -16,14 +16,14 @@ from typing import final
 import uvicorn
 
 from binsight.api.app import create_app
-from binsight.api.connections import protocol_of
-from binsight.api.following import Followed
 from binsight.api.keys import Access, check_host, parse_keys
 from binsight.api.logs import log_as_json
 from binsight.api.metrics import Metrics
 from binsight.api.server import Server
 from binsight.api.service import Service, warm_up
+from binsight.connections import protocol_of
 from binsight.errors import BadSettings
+from binsight.following import Followed
 from binsight.listening import listening
 from binsight.settings import Settings
 from binsight.wiring import Models, open_with
@@ -55,8 +55,12 @@ def serve(
     check_host(host, keys, allow_anonymous=allow_anonymous)
     if tls is not None:
         _check_tls(*tls)
-    followed = Followed(url, partial(open_service, Models(models, settings), settings, read_only))
-    server = Server(followed.open, settings, Access(keys, allow_anonymous=allow_anonymous), has_moved=followed.has_moved)
+    followed, loaded = Followed(url), Models(models, settings)
+
+    def open_now(metrics: Metrics) -> Service:
+        return followed.open(partial(open_service, loaded, settings, read_only, metrics))
+
+    server = Server(open_now, settings, Access(keys, allow_anonymous=allow_anonymous), has_moved=followed.has_moved)
     with listening(host, port) as listener:
         _give_memory_back()
         log_as_json()
@@ -85,7 +89,7 @@ def _give_memory_back() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
-def open_service(models: Models, settings: Settings, read_only: bool, url: str, metrics: Metrics) -> Service:
+def open_service(models: Models, settings: Settings, read_only: bool, metrics: Metrics, url: str) -> Service:
     """The service of a store, warm, with all of the models. Raises as `serve`."""
     encoder, store = open_with(url, models, read_only=read_only)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, final
 from urllib.parse import urlsplit
@@ -84,7 +84,7 @@ class Local(Backend):
 
     @property
     def name(self) -> str:
-        return f"the store {_shown(self._url)}"
+        return f"the store {shown_name(self._url)}"
 
     def find(self, photo: ImageLike, *, k: int, where: str | None) -> Answer:
         return self._searcher.by_image(photo, k=k, where=where)
@@ -122,7 +122,7 @@ class Local(Backend):
         self._searcher.store.close()
 
 
-def _shown(url: str) -> str:
+def shown_name(url: str) -> str:
     """A store's URL as visitors may see it: no password, and no more of a path than its last part."""
     told = shown_url(url)
     return told if "://" in told else told.rstrip("/").rpartition("/")[2].removeprefix("faiss:")
@@ -156,7 +156,8 @@ class Remote(Backend):
 
     def survey(self) -> Survey:
         info = self.info()
-        return survey_of(self._some_items(info), info.items, random.Random())  # noqa: S311, a sample to look at
+        found = survey_of(self._some_items(info), info.items, random.Random())  # noqa: S311, a sample to look at
+        return replace(found, is_listed=False)
 
     def _some_items(self, info: StoreInfo) -> Iterator[Item]:
         """Items near random directions, each once: a server tells what is near, not what there is."""

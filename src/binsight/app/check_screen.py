@@ -17,6 +17,7 @@ from binsight.app.components import PRIVATE, Updates, files, spoken
 from binsight.app.markup import said, table
 from binsight.app.photo import read_photo
 from binsight.app.thumbnails import Thumbnail, small
+from binsight.app.visitors import Visitors
 from binsight.data.source import Refusal
 from binsight.records import Count
 
@@ -33,8 +34,8 @@ class CheckScreen:
     shown: a folder of what visitors may load, for the table. work: one of what they may not, to unpack in.
     """
 
-    def __init__(self, backend: Backend, shown: Path, work: Path) -> None:
-        self._backend, self._shown, self._work = backend, shown, work
+    def __init__(self, backend: Backend, visitors: Visitors, shown: Path, work: Path) -> None:
+        self._backend, self._visitors, self._shown, self._work = backend, visitors, shown, work
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 self._files = files("A zip archive, or photos and their manifest", "check-files")
@@ -64,22 +65,26 @@ class CheckScreen:
         sent: list[Upload],
         folder: list[Upload],
         column: str | None,
+        request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008, how Gradio is asked for one
     ) -> Updates:
-        return self._check(sent or folder, column, progress) if sent or folder else {self._status: said(_ASK)}
+        return self._check(sent or folder, column, request, progress) if sent or folder else {self._status: said(_ASK)}
 
     def _check(
         self,
         sent: list[Upload],
         column: str | None,
+        request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Updates:
+        go_on = self._visitors.work_for(request.session_hash)
         with TemporaryDirectory(dir=self._work) as into:
             listing = open_bundle(sent, Path(into))
             name = quantity_column(listing.pictures, column or "")
             answers = []
             for answer in checked(listing.pictures, name, self._count):
                 answers.append(answer)
+                go_on()
                 progress((len(answers), len(listing.pictures)), desc="counting", unit="photos")
             found = by_disagreement(one for one in answers if isinstance(one, Checked))
             refused = [*listing.refused, *(one for one in answers if isinstance(one, Refusal))]

@@ -35,6 +35,14 @@ def photo(label: str, elem_id: str) -> gr.Image:
     return made
 
 
+def slider(least: float, most: float, value: float, *, step: float, label: str, elem_id: str) -> gr.Slider:
+    """A number; handlers are given whatever came, and say in a sentence what is wrong with it. Gradio's own would only show
+    "Error" for a box that was emptied."""
+    made = gr.Slider(least, most, value=value, step=step, label=label, elem_id=elem_id)
+    made.preprocess = _as_it_is  # type: ignore[method-assign]
+    return made
+
+
 def files(label: str, elem_id: str, *, folder: bool = False) -> gr.File:
     """Where several files are chosen, or a folder; handlers are given a list of `Upload`, and none was opened."""
     made = gr.File(label=label, file_count="directory" if folder else "multiple", height=160, elem_id=elem_id)
@@ -46,6 +54,10 @@ def examples(paths: Sequence[Path], into: gr.Image) -> None:
     """Pictures to try; a click puts one where a photo is chosen. Not gr.Examples, which would set its properties, too."""
     shown = gr.Dataset(components=[into], samples=[[str(path)] for path in paths], type="index", label="Try one of these")
     shown.click(lambda index: {into: str(paths[index % len(paths)])}, shown, [into], **QUIET)
+
+
+def _as_it_is(payload: Any) -> Any:  # what a browser sends
+    return payload
 
 
 def _path_of(payload: ImageData | None) -> str | None:
@@ -64,7 +76,7 @@ def spoken(act: Callable[..., Updates], status: Component, *emptied: Component) 
     def run(*arguments: Any) -> Updates:  # what Gradio hands over
         try:
             return act(*arguments)
-        except BinsightError as error:
+        except (BinsightError, OSError) as error:
             return {status: failed(sentence_of(error))} | dict.fromkeys(emptied)
 
     return run

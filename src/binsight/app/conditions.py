@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
-from binsight.app.survey import Kind, Survey
-from binsight.errors import BadFilter
+from binsight.app.survey import Kind, Survey, is_field_name
+from binsight.errors import BadFilter, BadSettings
 from binsight.filters import Filter
 
 Test: TypeAlias = Literal["is", "is not", "at least", "at most"]
 TESTS: tuple[Test, ...] = get_args(Test)
+MOST_SHOWN = 48
+MOST_CHOSEN = 100  # values of one condition
 _SIGNS: dict[Test, str] = {"at least": ">=", "at most": "<="}
 
 
@@ -34,13 +36,27 @@ class Choices:
     where: str | None
 
 
-def choices_of(survey: Survey, k: float, min_score: float, typed: str | None, *lines: Any) -> Choices:  # of dropdowns
-    """What the widgets say. lines: of each condition its field, its test and its values, one after the other."""
-    told = [
-        Line(name or None, test if test in TESTS else TESTS[0], tuple(str(value) for value in values or ()))
-        for name, test, values in zip(lines[::3], lines[1::3], lines[2::3], strict=True)
-    ]
-    return Choices(int(k), float(min_score), where_of(told, typed or "", survey))
+def choices_of(survey: Survey, k: object, min_score: object, typed: object, *lines: Any) -> Choices:  # of dropdowns
+    """What the widgets say, which is whatever a browser sent. lines: of each condition its field, its test and its values, one
+    after the other. Raises BadSettings, BadFilter."""
+    told = [_line(*line) for line in zip(lines[::3], lines[1::3], lines[2::3], strict=True)]
+    how_many = round(_number(k, "how many to show", 1, MOST_SHOWN))
+    text = typed if isinstance(typed, str) else ""
+    return Choices(how_many, _number(min_score, "a score cut-off", -1, 1), where_of(told, text, survey))
+
+
+def _line(name: object, test: object, values: object) -> Line:
+    chosen = tuple(str(value) for value in values) if isinstance(values, list) else ()
+    if len(chosen) > MOST_CHOSEN:
+        raise BadFilter(f"want at most {MOST_CHOSEN} values for a field, got {len(chosen):,}")
+    field = name.strip() if isinstance(name, str) else ""
+    return Line(field or None, next((one for one in TESTS if one == test), TESTS[0]), chosen)
+
+
+def _number(told: object, what: str, least: float, most: float) -> float:
+    if isinstance(told, bool) or not isinstance(told, int | float) or not least <= told <= most:
+        raise BadSettings(f"want {what} from {least} to {most}, got {'nothing' if told is None else str(told)[:20]}")
+    return float(told)
 
 
 def where_of(lines: Sequence[Line], typed: str, survey: Survey) -> str | None:
@@ -68,6 +84,8 @@ def _kind(survey: Survey, line: Line) -> Kind:
 
 
 def _condition(line: Line, kind: Kind) -> str:
+    if not is_field_name(line.name or ""):
+        raise BadFilter(f"want a field's name of A-Z a-z 0-9 _ that begins with no digit, got {(line.name or '')[:60]!r}")
     literals = [literal for value in line.values for literal in _literals(line, value, kind)]
     if line.test in _SIGNS:
         if len(line.values) > 1:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import pandas as pd
 from gradio.components import Component
 
 from binsight.app.backend import Backend
 from binsight.app.components import PRIVATE, Updates, examples, photo, spoken
 from binsight.app.crop_controls import CropControls
-from binsight.app.markup import fields, said, verdict
+from binsight.app.markup import bars, fields, said, verdict
 from binsight.app.photo import Crop, read_photo
 from binsight.app.surveys import Surveys
 from binsight.app.wording import distribution, record_rows, said_of_books, said_of_count
@@ -21,7 +20,6 @@ from binsight.audit import checked_quantity, is_in_interval
 from binsight.errors import UnknownItem
 from binsight.records import Count, Item
 
-_COLOURS = {"recorded": "#b45309", "not recorded": "#3f74bd", "nothing recorded": "#3f74bd"}
 _ASK = "Take or choose a photo of a bin: its items are counted here."
 
 
@@ -43,10 +41,7 @@ class CountScreen:
                 self._go = gr.Button("Count", variant="primary", elem_id="count-go")
             with gr.Column(scale=3, min_width=300):
                 self._books = gr.HTML("", elem_id="count-books")
-                self._plot = gr.BarPlot(
-                    x="items", y="probability", color="which", color_title="in the books", y_lim=[0, 1], visible=False,
-                    height=260, color_map=_COLOURS, elem_id="count-plot",
-                )  # fmt: skip
+                self._plot = gr.HTML("", elem_id="count-plot")
                 self._record = gr.HTML("", elem_id="count-record")
         examples(pictures, self._photo)
         self._connect()
@@ -61,13 +56,13 @@ class CountScreen:
 
     def _count(self, path: str | None, left: float, top: float, right: float, bottom: float, *books: Any) -> Updates:
         if path is None:
-            return {self._status: said(_ASK), self._books: "", self._plot: gr.BarPlot(visible=False), self._record: ""}
+            return {self._status: said(_ASK), self._books: "", self._plot: "", self._record: ""}
         item, recorded = self._recorded_of(*books)
         count = self._backend.count(read_photo(path, Crop(left, top, right, bottom)))
         return {
             self._status: said(said_of_count(count)),
             self._books: _compared(count, recorded),
-            self._plot: gr.BarPlot(_frame(count, recorded), visible=True),
+            self._plot: _drawn(count, recorded),
             self._record: fields(record_rows(item), f"The record of {item.id}") if item else "",
         }
 
@@ -91,11 +86,8 @@ def _compared(count: Count, recorded: int | None) -> str:
     return verdict(said_of_books(count, recorded), is_good=is_in_interval(count, recorded))
 
 
-def _frame(count: Count, recorded: int | None) -> pd.DataFrame:
+def _drawn(count: Count, recorded: int | None) -> str:
     """The distribution; the bar of what is recorded stands out."""
     rows = distribution(count)
     marked = None if recorded is None else min(recorded, len(rows) - 1)
-    others = "not recorded" if marked is not None else "nothing recorded"
-    which = ["recorded" if place == marked else others for place in range(len(rows))]
-    names, chances = zip(*rows, strict=True)
-    return pd.DataFrame({"items": names, "probability": chances, "which": which})
+    return bars(rows, "How likely the photo shows so many items", marked=marked, mark="in the books")

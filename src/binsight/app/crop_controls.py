@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gradio as gr
 
-from binsight.app.components import QUIET, Updates, spoken
-from binsight.app.photo import Crop, around, read_photo, size_of
+from binsight.app.components import QUIET, Updates, slider, spoken
+from binsight.app.photo import Crop, around, read_photo, size_of, tapped
 from binsight.app.thumbnails import small
 
 _EDGES = (("Left edge, %", 0), ("Top edge, %", 0), ("Right edge, %", 100), ("Bottom edge, %", 100))
@@ -20,7 +20,7 @@ class CropControls:
     def __init__(self, photo: gr.Image, status: gr.HTML, name: str) -> None:
         with gr.Accordion("Crop: tap the part, or move the edges", open=False, elem_id=f"{name}-crop"):
             self.edges = [
-                gr.Slider(0, 100, value=value, step=0.1, label=label, elem_id=f"{name}-edge-{number}")
+                slider(0, 100, value, step=0.1, label=label, elem_id=f"{name}-edge-{number}")
                 for number, (label, value) in enumerate(_EDGES)
             ]
             whole = gr.Button("The whole photo", size="sm", elem_id=f"{name}-whole")
@@ -39,9 +39,13 @@ class CropControls:
     def _reset(self) -> Updates:
         return self._moved(Crop()) | {self._view: gr.Image(value=None, visible=False)}
 
-    def _close_in(self, path: str, left: float, top: float, right: float, bottom: float, event: gr.SelectData) -> Updates:
+    def _close_in(
+        self, path: str | None, left: float, top: float, right: float, bottom: float, event: gr.SelectData
+    ) -> Updates:
+        if path is None:
+            return {}
         width, height = size_of(path)
-        x, y = event.index
+        x, y = tapped(event.index)
         closer = around(x / width, y / height, Crop(left, top, right, bottom))
         return self._moved(closer) | self._seen(path, closer)
 

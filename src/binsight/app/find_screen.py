@@ -11,8 +11,8 @@ import gradio as gr
 from gradio.components import Component
 
 from binsight.app.backend import Backend
-from binsight.app.components import PRIVATE, QUIET, Updates, examples, photo, spoken
-from binsight.app.conditions import TESTS, choices_of
+from binsight.app.components import PRIVATE, QUIET, Updates, examples, photo, slider, spoken
+from binsight.app.conditions import MOST_SHOWN, TESTS, choices_of
 from binsight.app.crop_controls import CropControls
 from binsight.app.markup import fields, said, table
 from binsight.app.photo import Crop, read_photo
@@ -23,35 +23,33 @@ from binsight.errors import UnknownItem
 from binsight.records import Match
 from binsight.search import above
 
-MOST_SHOWN = 48
 _LINES = 3
 _TO_RECORD = "() => document.getElementById('find-record').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
+_GONE = "what was found for this page is not kept any more; search again"
 _ASK = "Take or choose a photo: what looks like it in the store is shown here."
 
 
 class FindScreen:
     """The widgets of the tab, and what happens between them. opened: what fills its `outputs` when the page is loaded."""
 
-    def __init__(self, backend: Backend, surveys: Surveys, pictures: Sequence[Path]) -> None:
+    def __init__(self, backend: Backend, surveys: Surveys, pictures: Sequence[Path], min_score: float) -> None:
         self._backend, self._surveys = backend, surveys
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 self._photo = photo("Photo of the part", "find-photo")
                 self._status = gr.HTML(said(_ASK), elem_id="find-said")
                 self._crop = CropControls(self._photo, self._status, "find")
-                self._build_choices()
+                self._build_choices(min_score)
                 self._search = gr.Button("Find", variant="primary", elem_id="find-go")
             with gr.Column(scale=3, min_width=300):
                 self._build_answers()
         examples(pictures, self._photo)
         self._connect()
 
-    def _build_choices(self) -> None:
+    def _build_choices(self, min_score: float) -> None:
         with gr.Accordion("How many, how near, and which", open=False, elem_id="find-choices"):
-            self._k = gr.Slider(1, MOST_SHOWN, value=12, step=1, label="How many to show", elem_id="find-k")
-            self._cut = gr.Slider(
-                -1, 1, value=0, step=0.01, label="Score cut-off (1: the same picture)", elem_id="find-cut-off"
-            )
+            self._k = slider(1, MOST_SHOWN, 12, step=1, label="How many to show", elem_id="find-k")
+            self._cut = slider(-1, 1, min_score, step=0.01, label="Score cut-off (1: the same picture)", elem_id="find-cut-off")
             self._lines = [self._build_line(number) for number in range(1, _LINES + 1)]
             self._typed = gr.Textbox(
                 label="Or a filter in words",
@@ -62,11 +60,18 @@ class FindScreen:
 
     def _build_line(self, number: int) -> tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown]:
         with gr.Row():
-            name = gr.Dropdown([], label=f"Field {number}", value=None, min_width=90, elem_id=f"find-field-{number}")
-            test = gr.Dropdown(list(TESTS), label="Test", value=TESTS[0], min_width=90, elem_id=f"find-test-{number}")
+            name = gr.Dropdown(
+                [],
+                label=f"Field {number}",
+                value=None,
+                allow_custom_value=True,  # not all may be offered; and what a page was offered, a restarted app does not know
+                min_width=90,
+                elem_id=f"find-field-{number}",
+            )
+            test = gr.Dropdown(list(TESTS), label=f"Test {number}", value=TESTS[0], min_width=90, elem_id=f"find-test-{number}")
             values = gr.Dropdown(
                 [],
-                label="Value",
+                label=f"Value {number}",
                 value=[],
                 multiselect=True,
                 allow_custom_value=True,
@@ -133,7 +138,9 @@ class FindScreen:
         told = said_of(answer, min_score=chosen.min_score, where=chosen.where, total=survey.total)
         return self._answered(told, above(answer.matches, chosen.min_score))
 
-    def _more_like(self, chosen_id: str, *choices: Any) -> Updates:
+    def _more_like(self, chosen_id: str | None, *choices: Any) -> Updates:
+        if chosen_id is None:
+            raise UnknownItem(_GONE)
         chosen = choices_of(self._surveys.current(), *choices)
         near = above(self._backend.like(chosen_id, k=chosen.k, where=chosen.where).matches, chosen.min_score)
         return self._answered(said_of_like(near, chosen_id), near)
@@ -151,9 +158,12 @@ class FindScreen:
         }
 
     def _choose(self, shown: list[str], event: gr.SelectData) -> Updates:
-        item = self._backend.item(shown[event.index])
+        place = event.index
+        if not isinstance(place, int) or not 0 <= place < len(shown):
+            raise UnknownItem(_GONE)
+        item = self._backend.item(shown[place])
         if item is None:
-            raise UnknownItem(f"the store holds no item {shown[event.index]} any more")
+            raise UnknownItem(f"the store holds no item {shown[place]} any more")
         return {
             self._chosen: item.id,
             self._record: fields(record_rows(item), f"The record of {item.id}"),

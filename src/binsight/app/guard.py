@@ -11,10 +11,16 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, final
+from urllib.parse import parse_qs
 
+from binsight.app.attempts import Attempts
+from binsight.app.held import Held
+from binsight.app.visitors import Visitors
 from binsight.data.source import inside
 from binsight.listening import is_loopback
 
@@ -25,15 +31,19 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MOST_UPLOAD_BYTES = 300 << 20  # one request: a zip archive of some hundred photos
-MOST_HELD_BYTES = 4 << 30  # all uploads and thumbnails that lie in the cache
 MOST_QUESTION_BYTES = 1 << 20  # what the widgets say when something is asked
+MOST_OTHER_BYTES = 16 << 10  # a password, or which question is taken back
+_STALLED_S = 60.0  # how long an upload may bring nothing
+_LONGEST_NAME = 100  # of a visitor's session
 
-_QUESTION = "/gradio_api/queue/join"
+_QUESTION, _UPLOAD, _LOGIN = "/gradio_api/queue/join", "/gradio_api/upload", ("/login", "/login/")
 _ROUTES = re.compile(
     r"/|/(config|theme\.css|robots\.txt|manifest\.json|favicon\.ico|login|logout)/?|/(static|assets|svelte)/.*"
     r"|/gradio_api/(file=.*|upload|upload_progress|queue/(join|data)|heartbeat/.*|reset|cancel|startup-events|login_check/?)"
 )
 _FILES = "/gradio_api/file="
+_STREAMS = ("/gradio_api/queue/data", "/gradio_api/heartbeat/", "/gradio_api/upload_progress")
+_LOOK_S = 0.2  # between looks whether the app is about to end
 _HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
@@ -46,68 +56,163 @@ _HEADERS = (
 _OF_FILES = (*_HEADERS[:2], (b"content-security-policy", b"default-src 'none'; sandbox"))  # an upload is nobody's page
 
 
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    status: int
+    text: str
+    retry_after_s: int | None = None
+
+
 @final
 class Guard:
     """An ASGI application around another. is_local: only this machine is served, so a request names it as its host.
 
-    cache: the folder in which everything lies that is held. uploads: the one within it that uploads come to.
+    cache: the folder in which everything lies that is held. uploads: the one within it that uploads come to. questions: how
+    many different ones the screens can ask. visitors: is told whose page waits for answers.
     """
 
-    def __init__(self, app: App, *, cache: Path, uploads: Path, is_local: bool) -> None:
-        self._app, self._cache, self._uploads, self._is_local = app, cache, uploads.resolve(), is_local
+    def __init__(self, app: App, *, cache: Path, uploads: Path, questions: int, visitors: Visitors, is_local: bool) -> None:
+        self._app, self._uploads, self._questions, self._is_local = app, uploads.resolve(), questions, is_local
+        self._visitors = visitors
+        self._held = Held(cache, uploads)
+        self._attempts = Attempts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refusal = await self._refusal(scope)
-        if refusal is None and scope["path"] == _QUESTION:
-            body = await _body(receive)
-            receive = _again(body)
-            refusal = self._refusal_of(body)
+        headers = dict(scope["headers"])
+        refusal = self._refusal_of_caller(scope, headers) or _refusal_of_body(scope, headers)
         if refusal is not None:
-            await _answer(send, *refusal)
-            return
+            await _answer(send, refusal)
+        elif scope["path"] == _QUESTION and scope["method"] == "POST":
+            await self._ask(scope, receive, send)
+        elif scope["path"] == _UPLOAD and scope["method"] == "POST":
+            await self._take(int(headers[b"content-length"]), scope, receive, send)
+        elif scope["path"] in _LOGIN and scope["method"] == "POST":
+            await self._let_in(scope, receive, send)
+        elif scope["path"].startswith(_STREAMS):
+            await self._stream(scope, receive, send)
+        else:
+            await self._pass(scope, receive, send)
 
-        is_file = scope["path"].startswith(_FILES)
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        added = _OF_FILES if scope["path"].startswith(_FILES) else _HEADERS
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *(_OF_FILES if is_file else _HEADERS)]
+                message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
         await self._app(scope, receive, with_headers)
 
-    async def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        headers = dict(scope["headers"])
-        if self._is_local and not is_loopback(headers.get(b"host", b"").decode("latin-1")):
-            return 403, "without a password the app answers only calls to 127.0.0.1 or localhost"
-        origin = headers.get(b"origin", b"").decode("latin-1")
-        if self._is_local and origin and not is_loopback(origin.partition("://")[2]):
-            return 403, "without a password the app takes no calls from web pages of other hosts"
-        if not _ROUTES.fullmatch(scope["path"]):
-            return 404, "there is no such page"
-        if scope["method"] not in ("POST", "PUT", "PATCH"):
-            return None
-        length = headers.get(b"content-length", b"")
-        if not length.isdigit():
-            return 411, "want a request that says how long it is"
-        most = MOST_QUESTION_BYTES if scope["path"] == _QUESTION else MOST_UPLOAD_BYTES
-        if int(length) > most:
-            return 413, f"want at most {most >> 20} MB at once, got more"
-        if await asyncio.to_thread(_held_bytes, self._cache) + int(length) > MOST_HELD_BYTES:
-            return 507, "too many uploads are held; they are thrown away after an hour"
-        return None
+    async def _ask(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await _body(receive)
+        refusal = self._refusal_of(body)
+        if refusal is not None:
+            await _answer(send, refusal)
+        else:
+            await self._pass(scope, _again(body), send)
 
-    def _refusal_of(self, question: bytes) -> tuple[int, str] | None:
-        """Why a question is turned away: it names a file that is no upload."""
+    async def _take(self, size: int, scope: Scope, receive: Receive, send: Send) -> None:
+        """An upload, once there is room for it; one that stops coming is given up."""
+        if not await asyncio.to_thread(self._held.take, size):
+            await _answer(send, _Refusal(507, "too many uploads are held; they are thrown away after an hour"))
+            return
+
+        async def patient() -> Message:
+            try:
+                return await asyncio.wait_for(receive(), _STALLED_S)
+            except TimeoutError:
+                return {"type": "http.disconnect"}
+
+        try:
+            await self._pass(scope, patient, send)
+        finally:
+            self._held.give_back(size)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What an open page listens to: until it is closed, or the app ends."""
+        state, coming = "", asyncio.ensure_future(receive())
+
+        async def until_the_end() -> Message:
+            nonlocal coming
+            while not self._visitors.is_ending:
+                await asyncio.wait({coming}, timeout=_LOOK_S)
+                if coming.done():
+                    message = coming.result()
+                    coming = asyncio.ensure_future(receive())
+                    return message
+            return {"type": "http.disconnect"}
+
+        async def noted(message: Message) -> None:
+            nonlocal state
+            state = "open" if message.get("more_body", True) else "complete"
+            await send(message)
+
+        session = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("session_hash", [""])[0]
+        try:
+            with self._visitors.waiting(session) if session else nullcontext():
+                await self._pass(scope, until_the_end, noted)
+        finally:
+            coming.cancel()
+        if state == "open":
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A password: each address has a few tries, which a right one gives back."""
+        address = (scope.get("client") or ("",))[0]
+        wait_s = self._attempts.take(address)
+        if wait_s:
+            await _answer(send, _Refusal(429, f"too many passwords were tried; wait {wait_s} s", wait_s))
+            return
+
+        async def noted(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] < 400:
+                self._attempts.forget(address)
+            await send(message)
+
+        await self._pass(scope, receive, noted)
+
+    def _refusal_of_caller(self, scope: Scope, headers: Mapping[bytes, bytes]) -> _Refusal | None:
+        """Why a request is turned away: whose it is, or where it goes."""
+        host, origin = (headers.get(name, b"").decode("latin-1") for name in (b"host", b"origin"))
+        page = origin.partition("://")[2]
+        if self._is_local:
+            if not is_loopback(host):
+                return _Refusal(403, "without a password the app answers only calls to 127.0.0.1 or localhost")
+            if origin and not is_loopback(page):
+                return _Refusal(403, "without a password the app takes no calls from web pages of other hosts")
+        elif origin and (not page or page not in (host, headers.get(b"x-forwarded-host", b"").decode("latin-1"))):
+            # Gradio would let any website read with the cookie of a visitor who has given the password.
+            return _Refusal(403, "the app takes no calls from web pages of other hosts")
+        return None if _ROUTES.fullmatch(scope["path"]) else _Refusal(404, "there is no such page")
+
+    def _refusal_of(self, question: bytes) -> _Refusal | None:
+        """Why a question is turned away: there is none of that number, or it names a file that is no upload."""
         try:
             told = json.loads(question)
         except (ValueError, RecursionError):
-            return 400, "want JSON"
+            return _Refusal(400, "want JSON")
+        number, session = (told.get(name) for name in ("fn_index", "session_hash")) if isinstance(told, dict) else (None, None)
+        is_known = type(number) is int and 0 <= number < self._questions
+        if not is_known or not isinstance(session, str) or not 0 < len(session) <= _LONGEST_NAME:
+            return _Refusal(400, "want a question that the screens ask; load the page again")
         if all(Path(path).is_absolute() and inside(self._uploads, Path(path)) not in (None, ".") for path in _paths(told)):
             return None
-        return 403, "want files that were uploaded here"
+        return _Refusal(403, "want files that were uploaded here")
+
+
+def _refusal_of_body(scope: Scope, headers: Mapping[bytes, bytes]) -> _Refusal | None:
+    if scope["method"] not in ("POST", "PUT", "PATCH"):
+        return None
+    length = headers.get(b"content-length", b"")
+    if not length.isdigit():
+        return _Refusal(411, "want a request that says how long it is")
+    most = {_UPLOAD: MOST_UPLOAD_BYTES, _QUESTION: MOST_QUESTION_BYTES}.get(scope["path"], MOST_OTHER_BYTES)
+    if int(length) > most:
+        return _Refusal(413, f"want at most {most:,} bytes at once, got more")
+    return None
 
 
 def _paths(told: Any) -> Iterator[str]:  # any JSON
@@ -144,17 +249,9 @@ def _again(body: bytes) -> Receive:
     return receive
 
 
-def _held_bytes(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.lstat().st_size
-        except FileNotFoundError:  # thrown away meanwhile
-            continue
-    return total
-
-
-async def _answer(send: Send, status: int, text: str) -> None:
+async def _answer(send: Send, refusal: _Refusal) -> None:
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": f"{text}\n".encode()})
+    if refusal.retry_after_s is not None:
+        headers.append((b"retry-after", str(refusal.retry_after_s).encode()))
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": f"{refusal.text}\n".encode()})

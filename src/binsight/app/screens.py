@@ -8,6 +8,7 @@ from pathlib import Path
 import gradio as gr
 from fastapi import FastAPI
 
+from binsight.app.attempts import BURST
 from binsight.app.backend import Backend
 from binsight.app.check_screen import CheckScreen
 from binsight.app.components import QUIET
@@ -17,16 +18,18 @@ from binsight.app.find_screen import FindScreen
 from binsight.app.store_screen import StoreScreen
 from binsight.app.style import CSS, HEAD, theme
 from binsight.app.surveys import Surveys
+from binsight.app.visitors import Visitors
 
 _MOST_WAITING = 64  # questions that wait; one more is told to come again
 _AT_ONCE = 2  # of each kind
+_MOST_SESSIONS = 1000  # that are kept in mind: about 180 kB each
 _SWEEP_S, _KEPT_S = 600, 3600  # of the cache: how often it is looked through, and how old its files become
 
 Check = Callable[[str, str], bool]  # (name, password)
 
 
-def build(backend: Backend, shown: Path, work: Path) -> gr.Blocks:
-    """The page. shown: Gradio's cache, which visitors load from. work: a folder that they do not."""
+def build(backend: Backend, visitors: Visitors, shown: Path, work: Path, *, min_score: float) -> gr.Blocks:
+    """The page. shown: Gradio's cache, which visitors load from. work: one that they do not. min_score: the first cut-off."""
     surveys = Surveys(backend)
     pictures = work / "examples"
     pictures.mkdir()
@@ -35,15 +38,16 @@ def build(backend: Backend, shown: Path, work: Path) -> gr.Blocks:
         gr.HTML("<h1>binsight</h1><p>What is it, how many are in it, and do the books agree?</p>", elem_id="title")
         with gr.Tabs():
             with gr.Tab("Find a part", id="find"):
-                find = FindScreen(backend, surveys, draw_parts(pictures))
+                find = FindScreen(backend, surveys, draw_parts(pictures), min_score)
             with gr.Tab("Count a bin", id="count"):
                 CountScreen(backend, surveys, draw_bins(pictures))
             with gr.Tab("Check many", id="check"):
-                CheckScreen(backend, shown, work)
+                CheckScreen(backend, visitors, shown, work)
             with gr.Tab("The store", id="store") as tab:
                 store = StoreScreen(backend, surveys)
         tab.select(store.opened, None, store.outputs, **QUIET)
         page.load(find.opened, None, find.outputs, **QUIET)
+    page.state_session_capacity = _MOST_SESSIONS  # which only `launch` would set
     page.queue(max_size=_MOST_WAITING, default_concurrency_limit=_AT_ONCE, api_open=False)
     return page
 
@@ -56,7 +60,7 @@ def mounted(page: gr.Blocks, check: Check | None) -> FastAPI:
         page,
         path="/",
         auth=check,
-        auth_message="Any name will do; the password is the app's.",
+        auth_message=f"Any name will do; the password is the app's. After {BURST} wrong ones wait half a minute for the next.",
         max_file_size="256mb",
         show_error=False,
         run_history=False,

@@ -1,4 +1,4 @@
-"""How the screens look: fonts of the visitor's own device, and room for fingers."""
+"""How the screens look, and what screen readers are told of them: fonts of the visitor's own device, and room for fingers."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ table.record th, table.record td, table.rows th, table.rows td {
 }
 table.record td { overflow-wrap: anywhere; }
 table.record th { width: 30%; font-weight: 500; color: var(--body-text-color-subdued); }
+table.bars { width: 100%; border-collapse: collapse; border: 0 !important; font-size: 0.95rem; }
+table.bars caption { text-align: left; font-weight: 600; padding: 0.3rem 0; }
+table.bars :is(tbody, tr, th, td) { border: 0 !important; background: none !important; }
+table.bars th { width: 7.5rem; padding: 0.1rem 0.5rem !important; font-weight: 500; text-align: right; white-space: nowrap; }
+table.bars td { padding: 0.1rem 0.5rem !important; }
+table.bars td > div { display: flex; align-items: center; gap: 0.5rem; }
+table.bars td span { flex: none; height: 1.1rem; min-width: 1px; max-width: calc(100% - 3.5rem); background: #3f74bd; }
+table.bars tr.marked :is(th, td) { font-weight: 700; }
+table.bars tr.marked span { background: #b45309; }
 table.rows :is(th, td) { white-space: nowrap; }
 table.rows td:last-child { white-space: normal; min-width: 12rem; overflow-wrap: anywhere; }
 .wide { overflow: auto; max-height: 75vh; }
@@ -55,9 +64,42 @@ button:focus-visible, [tabindex]:focus-visible { outline: 3px solid var(--color-
 """
 
 # Gradio confines CSS to what is inside its page's frame; this is for the frame itself.
-HEAD = "<style>@media (max-width: 520px) { .gradio-container .main.app { padding: 0.75rem !important; } }</style>"
+_FRAME = "<style>@media (max-width: 520px) { .gradio-container .main.app { padding: 0.75rem !important; } }</style>"
+
+# Gradio names every picture of a gallery "Thumbnail 3 of 12", its upload buttons all alike, and its examples not at all. And a
+# sentence is read out when it changes only where its place is known as one that changes before it does.
+_NAMES = """<script>
+(() => {
+  const spoken = ["find-said", "find-record", "count-said", "count-books", "check-said", "store-said"];
+  const name = (node, text) => { if (node.getAttribute("aria-label") !== text) node.setAttribute("aria-label", text); };
+  const tell = () => {
+    for (const id of spoken) document.getElementById(id)?.setAttribute("aria-live", "polite");
+    for (const picture of document.querySelectorAll(".thumbnail-item")) {
+      const caption = picture.querySelector(".caption-label")?.textContent.trim();
+      if (caption) name(picture, caption);
+    }
+    for (const upload of document.querySelectorAll("button.upload-container")) {
+      const label = upload.closest(".block")?.querySelector("label, [data-testid=block-label]")?.textContent.trim();
+      if (label) name(upload, `${label}: ${upload.innerText.replace(/\\s+/g, " ").trim()}`);
+    }
+    for (const photo of document.querySelectorAll("#find-photo img, #count-photo img")) photo.alt ||= "The chosen photo";
+    for (const examples of document.querySelectorAll(".gallery"))
+      [...examples.querySelectorAll("button.gallery-item")].forEach((one, place) => name(one, `Example ${place + 1}`));
+  };
+  let isDue = false;
+  const soon = () => { if (!isDue) { isDue = true; requestAnimationFrame(() => { isDue = false; tell(); }); } };
+  const seen = { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["aria-label"] };
+  new MutationObserver(soon).observe(document.documentElement, seen);
+})();
+</script>"""
+HEAD = _FRAME + _NAMES
 
 
 def theme() -> gr.themes.Base:
-    """Gradio's own look in quiet colours; no font is fetched."""
-    return gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=_FONTS, font_mono=_MONO)
+    """Gradio's own look in quiet colours, dark enough on white to be read outdoors; no font is fetched."""
+    look = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=_FONTS, font_mono=_MONO)
+    return look.set(
+        body_text_color_subdued="*neutral_600",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+    )

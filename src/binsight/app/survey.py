@@ -38,13 +38,17 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was learnt of a store. looked_at: how many items were read; total: how many there are."""
+    """What was learnt of a store. looked_at: how many items were read; total: how many there are.
+
+    is_listed: whether they are the first ones of a list, in place of what lies near some random vectors.
+    """
 
     total: int
     looked_at: int
     fields: tuple[Field, ...] = ()
     sample: tuple[Item, ...] = ()
     newest: tuple[Item, ...] = ()
+    is_listed: bool = True
 
     def field_named(self, name: str) -> Field | None:
         return next((one for one in self.fields if one.name == name), None)
@@ -95,7 +99,7 @@ def survey_of(items: Iterable[Item], total: int, chance: random.Random, *, shown
 def _note(seen: dict[str, _Seen], item: Item) -> None:
     for name, value in item.metadata.items():
         kind = kind_of(value)
-        if kind is None or name == SOURCE_KEY or not _NAME.fullmatch(name):
+        if kind is None or name == SOURCE_KEY or not is_field_name(name):
             continue
         one = seen.setdefault(name, _Seen())
         one.kinds[kind] += 1
@@ -118,6 +122,11 @@ def _field(name: str, seen: _Seen) -> Field:
     values = [text for text, _ in seen.values.most_common(MOST_VALUES)]
     order = sorted(values, key=_as_number) if kind == "number" else sorted(values)
     return Field(name, kind, tuple(order), seen.kinds.total())
+
+
+def is_field_name(name: str) -> bool:
+    """Whether a filter can name it."""
+    return _NAME.fullmatch(name) is not None
 
 
 def kind_of(value: object) -> Kind | None:

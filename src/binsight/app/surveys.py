@@ -1,4 +1,4 @@
-"""The survey of a store, made when it is first wanted and again when it is old."""
+"""The survey of a store, made when it is first wanted, and again when it is old or another store answers."""
 
 from __future__ import annotations
 
@@ -20,17 +20,23 @@ class Surveys:
         self._backend = backend
         self._fresh_s = fresh_s
         self._lock = threading.Lock()
-        self._last: tuple[float, Survey] | None = None
+        self._last: tuple[float, str, Survey] | None = None
 
     def current(self) -> Survey:
-        """One that is at most a minute old. Raises what the backend raises."""
+        """One of this store that is at most a minute old. Raises what the backend raises."""
         with self._lock:
-            if self._last is None or monotonic() - self._last[0] > self._fresh_s:
-                self._last = monotonic(), self._backend.survey()
-            return self._last[1]
+            if self._last is not None:
+                made_s, name, survey = self._last
+                if monotonic() - made_s <= self._fresh_s and name == self._backend.name:
+                    return survey
+            return self._made()
 
     def fresh(self) -> Survey:
         """A new one."""
         with self._lock:
-            self._last = monotonic(), self._backend.survey()
-            return self._last[1]
+            return self._made()
+
+    def _made(self) -> Survey:
+        name, survey = self._backend.name, self._backend.survey()
+        self._last = monotonic(), name, survey
+        return survey

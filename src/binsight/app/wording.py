@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from binsight.app.survey import Survey, value_text
@@ -17,6 +18,7 @@ Rows = list[tuple[str, str]]
 
 _LONGEST_CELL = 2000
 _HIDDEN = ("path",)  # of a store's details: where the server keeps its files is no visitor's business
+_FOLDERS = re.compile(r"(?<![\w:/.])/(?:[^\s/'\":;,]+/)+")  # of a path of this machine, before its last part
 _LIKELY = 0.5  # of P(recorded), from which on a count supports the books
 
 
@@ -120,22 +122,30 @@ def store_rows(info: StoreInfo, name: str) -> Rows:
         ("fingerprint", info.fingerprint),
         ("made", info.created or "not known"),
     ]
-    return rows + [(one.replace("_", " "), _cell(value)) for one, value in info.detail.items() if one not in _HIDDEN]
+    return rows + [(one.replace("_", " "), _told(value)) for one, value in info.detail.items() if one not in _HIDDEN]
 
 
-def sentence_of(error: BinsightError) -> str:
-    """An error as a visitor reads it: a whole sentence, and no traceback.
+def _told(detail: object) -> str:
+    if isinstance(detail, dict):
+        return ", ".join(f"{name} {_cell(value)}" for name, value in detail.items())
+    return _cell(detail)
+
+
+def sentence_of(error: BinsightError | OSError) -> str:
+    """An error as a visitor reads it: a whole sentence, no traceback, and not where the server keeps its files.
 
     >>> sentence_of(BadImage("an empty file"))
     'The photo cannot be used: an empty file.'
     """
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror  # without the name of a file of this machine
     if isinstance(error, BadImage):
         text = f"The photo cannot be used: {text}"
     elif isinstance(error, WrongUse):
         text = f"That cannot be done as asked: {text}"
     else:
-        text = f"That cannot be done now: {text}"
+        text = f"That cannot be done now: {_FOLDERS.sub('', text)}"
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
@@ -150,6 +160,10 @@ def said_of_survey(survey: Survey) -> str:
     if not survey.looked_at:
         return "The store holds no items yet."
     names = ", ".join(one.name for one in survey.fields) or "none"
-    if survey.looked_at < survey.total:
-        return f"The store holds {survey.total:,} items; from {survey.looked_at:,} of them: fields to filter by are {names}."
-    return f"The store holds {survey.total:,} items; fields to filter by are {names}."
+    if survey.looked_at >= survey.total:
+        return f"The store holds {survey.total:,} items; fields to filter by are {names}."
+    which = "the first" if survey.is_listed else "some, near a few random vectors, since a server lists nothing"
+    return (
+        f"The store holds {survey.total:,} items. Of these {survey.looked_at:,} were looked at ({which}): fields to filter by "
+        f"are {names}; there may be others."
+    )

@@ -17,7 +17,8 @@ INTERRUPTED = 130
 def app(
     store: Annotated[str | None, typer.Option("--store", metavar="URL", help="The store to answer from.")] = None,
     model: Annotated[
-        str | None, typer.Option("--model", metavar="M", help="Model name or folder; by default the one that filled the store.")
+        list[str] | None,
+        typer.Option("--model", metavar="M", help="Model name or folder; several for an alias; by default the store's own."),
     ] = None,
     api: Annotated[
         str | None, typer.Option("--api", metavar="URL", help="In place of a store: a server that `binsight serve` runs.")
@@ -28,6 +29,9 @@ def app(
     ca: Annotated[
         str | None, typer.Option("--ca", metavar="FILE", help="Certificates to trust (PEM), for that server's https.")
     ] = None,
+    min_score: Annotated[
+        float, typer.Option("--min-score", metavar="S", help="The score cut-off that visitors find set, from -1 to 1.")
+    ] = 0.0,
     host: Annotated[str, typer.Option("--host", metavar="H", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="P", min=0, max=65535, help="The port; 0 takes a free one.")] = 7860,
     password: Annotated[
@@ -42,18 +46,26 @@ def app(
 ) -> int:
     """Show screens in a browser: find a part, count a bin, check many bins against the books, look at the store.
 
-    Only reads. Give a password by its environment variable rather than on the command line, which others can see.
+    Only reads. Of an alias the store behind it is followed, as by `binsight serve`. Give a password by its environment variable
+    rather than on the command line, which others can see.
     """
     if (store is None) == (api is None):
         raise BadSettings("want either --store URL, to answer from a store here, or --api URL, to ask a running server")
-    if api is not None and model is not None:
+    if api is not None and model:
         raise BadSettings("--model goes with --store; the server at --api has a model of its own")
     if api is None and ca is not None:
         raise BadSettings("--ca goes with --api")
     from binsight.app.run import Source, serve  # late: gradio is an extra, and other commands do not wait for it
 
-    source = Source(store=store, model=model, api=api, key=key, ca=ca)
+    source = Source(store=store, models=model or [], api=api, key=key, ca=ca)
     ended_by = serve(
-        source, Settings.read(), host=host, port=port, password=password or None, allow_anonymous=allow_anonymous, say=say
+        source,
+        Settings.read(),
+        min_score=min_score,
+        host=host,
+        port=port,
+        password=password or None,
+        allow_anonymous=allow_anonymous,
+        say=say,
     )
     return INTERRUPTED if ended_by == signal.SIGINT else 0

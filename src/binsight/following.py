@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import final
+from typing import TypeVar, final
 
-from binsight.api.metrics import Metrics
-from binsight.api.service import Service
 from binsight.errors import StoreUnavailable
 from binsight.store import open_alias
 from binsight.store.alias import Alias
 
+T = TypeVar("T")
+
 
 @final
 class Followed:
-    """Opens services for the store behind a URL. open_at: opens one, warm, for the URL of a store itself."""
+    """Opens what answers from the store behind a URL, and says when another one stands there."""
 
-    def __init__(self, url: str, open_at: Callable[[str, Metrics], Service]) -> None:
-        self._url, self._open_at = url, open_at
+    def __init__(self, url: str) -> None:
+        self._url = url
         self._alias: Alias | None = None
         self._behind: str | None = None
 
-    def open(self, metrics: Metrics) -> Service:
-        """A service for the store that stands behind the URL now."""
+    def open(self, open_at: Callable[[str], T]) -> T:
+        """What `open_at` makes of the URL of the store itself that stands behind the URL now."""
         if self._alias is None and not self._url.startswith("exact:"):
             self._alias = open_alias(self._url)
         behind = None if self._alias is None else self._alias.target()
         if self._alias is None or behind is None:
-            return self._open_at(self._url, metrics)
-        service = self._open_at(self._alias.url_of(behind), metrics)
+            return open_at(self._url)
+        opened = open_at(self._alias.url_of(behind))
         self._behind = behind
-        return service
+        return opened
+
+    @property
+    def is_alias(self) -> bool:
+        """Whether the URL was an alias's when it was opened last."""
+        return self._behind is not None
 
     def has_moved(self) -> bool:
         """Whether the alias names another store than the one opened last. Of a server that cannot be asked: no."""
