@@ -38,7 +38,12 @@ def composed(part: Any) -> Any:
         return {name: composed(value) for name, value in part.items()}
     if isinstance(part, list):
         return [composed(value) for value in part]
-    return re.sub(r"\$\{(\w+):\?[^}]*\}", lambda found: SECRETS[found[1]], part) if isinstance(part, str) else part
+    filled = r"\$\{(\w+):(\?|-)([^}]*)\}"  # ${NAME:?what to do without} or ${NAME:-its default}
+    return (
+        re.sub(filled, lambda found: SECRETS[found[1]] if found[2] == "?" else found[3], part)
+        if isinstance(part, str)
+        else part
+    )
 
 
 @pytest.fixture(scope="module")
