@@ -38,6 +38,11 @@ class Waiting(MeanColour):
         return super().run(pixels)
 
 
+def point_at(live: Path, name: str) -> None:
+    with open_alias(live) as alias:
+        alias.point_at(name, former=alias.target())
+
+
 @pytest.fixture
 def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An alias of `one`, with `two` beside it."""
@@ -48,7 +53,7 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         with open_store(tmp_path / name, create=encoder.info) as store:
             photo = paint(tmp_path / "photo.png", (200, 30, 30))
             Searcher(encoder, store).add([Item(one, {name: 1}) for one in ids], [photo] * len(ids))
-    open_alias(tmp_path / "live").point_at("one")
+    point_at(tmp_path / "live", "one")
     return tmp_path / "live"
 
 
@@ -81,7 +86,7 @@ def test_what_the_alias_names_answers_without_a_restart(backend: FollowedStore, 
     surveys = Surveys(backend)
     assert (ids(backend, live), [one.name for one in surveys.current().fields]) == (["a"], ["one"])
     assert backend.name == "the store one, which live names"
-    open_alias(live).point_at("two")
+    point_at(live, "two")
     wait_until(lambda: backend.info().items == 2)
     assert ids(backend, live) == ["b", "c"]
     assert (surveys.current().total, [one.name for one in surveys.current().fields]) == (2, ["two"])
@@ -94,7 +99,7 @@ def test_a_call_that_began_before_ends_with_the_former_store(backend: FollowedSt
     asking = threading.Thread(target=lambda: found.append(ids(backend, live)))
     asking.start()
     assert runtime.has_begun.wait(LONG_S)
-    open_alias(live).point_at("two")
+    point_at(live, "two")
     wait_until(lambda: backend.info().items == 2)
     runtime.may_go_on.set()
     asking.join(LONG_S)
@@ -105,11 +110,11 @@ def test_a_call_that_began_before_ends_with_the_former_store(backend: FollowedSt
 def test_while_the_next_store_cannot_be_opened_the_former_one_answers_and_it_is_told(
     backend: FollowedStore, live: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    open_alias(live).point_at("gone")
+    point_at(live, "gone")
     wait_until(lambda: not backend.check().is_sound)
     assert backend.check().told.startswith("The alias, or the store behind it, cannot be opened: ")
     assert "answers come from the former store" in backend.check().told
     assert ids(backend, live) == ["a"]
     assert len(caplog.records) == 1  # told once, however often it is tried
-    open_alias(live).point_at("two")
+    point_at(live, "two")
     wait_until(lambda: backend.check().is_sound and backend.info().items == 2)

@@ -43,7 +43,7 @@ def list_manifest(file: Path, *, root: Path | None = None, id_prefix: str = "") 
     for row in rows:
         if not os.path.isfile(base / row.uri):  # noqa: PTH113, false too where the system refuses to look
             listing.away.append(str(base / row.uri))
-            refused.append(Refusal(listing.away[-1], f"no such file, but {row.place} names it; an item of it stays"))
+            refused.append(Refusal(listing.away[-1], f"no such file, but {row.place} names it"))
         else:
             one, fields = id_prefix + (row.id or row.uri), {"path": row.uri, **row.fields}
             listing.pictures.append(Picture(one, str(base), row.uri, fields, manifest=listing.manifest))
@@ -87,7 +87,7 @@ def with_metadata(listings: list[Listing], file: Path, *, root: Path | None = No
         found.append(replace(listing, pictures=pictures, unlisted=unlisted))
     has_lost_rows = bool(refused)
     missing = [path for path in by_path if path not in used]
-    told = "no such picture among the sources, but {} names it; an item of it stays"
+    told = "no such picture among the sources, but {} names it"
     refused += [Refusal(path, told.format(by_path[path].place)) for path in missing]
     last = found[-1]
     return [*found[:-1], replace(last, refused=[*last.refused, *refused], has_lost_rows=has_lost_rows, away=missing)]
