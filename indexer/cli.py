@@ -12,6 +12,7 @@ import typer
 
 from binsight.cli.entry import run_app
 from binsight.cli.output import log_to_stderr, print_json, progress_on_stderr, say, show
+from binsight.cli.sources import IdPrefix, MetadataFile, Model, Prune, Root, Sources, tell_inputs
 from binsight.data.part import Part
 from binsight.errors import BadSettings, CannotBeDone
 from binsight.paths import user_path
@@ -33,24 +34,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON."
 
 @app.command("run")
 def run_command(
-    sources: Annotated[
-        list[str],
-        typer.Argument(metavar="SOURCE...", help="Folders, pictures, manifests, s3://BUCKET/PREFIX, abid:FOLDER, abid:s3://…"),
-    ],
+    sources: Sources,
     store: Annotated[str, typer.Option("--store", metavar="URL", help="A store's URL, or shards:FOLDER; made when not there.")],
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="M", help="Model name or folder; by default the one that filled the store.")
-    ] = None,
-    metadata: Annotated[
-        Path | None, typer.Option("--metadata", metavar="FILE", help="CSV or JSON lines with a `path` and fields.")
-    ] = None,
-    root: Annotated[
-        Path | None, typer.Option("--root", metavar="DIR", help="Where a manifest's paths start; by default its own folder.")
-    ] = None,
-    id_prefix: Annotated[str, typer.Option("--id-prefix", metavar="P", help="Put this before every id.")] = "",
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Delete what these sources no longer hold; an item whose file is refused stays.")
-    ] = False,
+    model: Model = None,
+    metadata: MetadataFile = None,
+    root: Root = None,
+    id_prefix: IdPrefix = "",
+    prune: Prune = False,
     part: Annotated[str, typer.Option("--part", metavar="I/N", help="Take only part I (from 1) of N, for job arrays.")] = "1/1",
     count_field: Annotated[
         str | None,
@@ -88,12 +78,7 @@ def run_command(
 
 def _tell(report: JobReport, *, quiet: bool) -> None:
     found = report.ingested
-    for refusal in found.refused:
-        say(f"refused: {refusal.path}: {refusal.error}")
-    for note in found.notes[:20]:
-        say(f"note: {note.path}: {note.error}")
-    if len(found.notes) > 20:
-        say(f"… and {len(found.notes) - 20} more notes")
+    tell_inputs(found)
     if not quiet:
         told = report.to_json()
         show(

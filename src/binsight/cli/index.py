@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from time import perf_counter
 from typing import Annotated
 
 import typer
 
-from binsight.cli.output import print_json, progress_on_stderr, say
+from binsight.cli.output import print_json, progress_on_stderr
+from binsight.cli.sources import IdPrefix, MetadataFile, Model, Prune, Root, Sources, tell_inputs
 from binsight.ingest import IngestReport, ingest, list_sources
 from binsight.settings import Settings
 from binsight.store import shown_url
@@ -17,24 +17,13 @@ from binsight.wiring import open_for_indexing
 
 
 def index(
-    sources: Annotated[
-        list[str],
-        typer.Argument(metavar="SOURCE...", help="Folders, pictures, manifests, s3://BUCKET/PREFIX, abid:FOLDER."),
-    ],
+    sources: Sources,
     store: Annotated[str, typer.Option("--store", metavar="URL", help="The store to fill; made when it is not there.")],
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="M", help="Model name or folder; by default the one that filled the store.")
-    ] = None,
-    metadata: Annotated[
-        Path | None, typer.Option("--metadata", metavar="FILE", help="CSV or JSON lines with a `path` and fields.")
-    ] = None,
-    root: Annotated[
-        Path | None, typer.Option("--root", metavar="DIR", help="Where a manifest's paths start; by default its own folder.")
-    ] = None,
-    id_prefix: Annotated[str, typer.Option("--id-prefix", metavar="P", help="Put this before every id.")] = "",
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Delete what these sources no longer hold; an item whose file is refused stays.")
-    ] = False,
+    model: Model = None,
+    metadata: MetadataFile = None,
+    root: Root = None,
+    id_prefix: IdPrefix = "",
+    prune: Prune = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> int:
     """Bring a store up to date with pictures: new and changed ones are encoded, unchanged ones skipped.
@@ -59,16 +48,7 @@ def index(
 
 
 def _tell(report: IngestReport, store: str, *, quiet: bool) -> None:
-    for refusal in report.refused:
-        say(f"refused: {refusal.path}: {refusal.error}")
-    for note in report.notes[:20]:
-        say(f"note: {note.path}: {note.error}")
-    if len(report.notes) > 20:
-        say(f"… and {len(report.notes) - 20} more notes")
-    for path in report.unlisted[:20]:
-        say(f"no row for: {path} (indexed without)")
-    if len(report.unlisted) > 20:
-        say(f"… and {len(report.unlisted) - 20} more pictures without a row")
+    tell_inputs(report)
     if not quiet:
         print(  # noqa: T201, the command's answer
             f"{report.indexed} indexed, {report.unchanged} unchanged, {report.pruned} pruned, {report.skipped} skipped, "
