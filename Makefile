@@ -54,9 +54,13 @@ abid: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "binsight needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
+	@test "$(origin PYTHON)" != "command line" || test "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V)" || rm -rf $(VENV)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 	  || { rm -rf $(VENV); echo "python3 cannot make a virtual environment; on Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev,docs]'
+	@echo "installing the packages into $(VENV): about 7 GB, several minutes, nothing is said meanwhile"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev,docs]' \
+	  || { echo "the packages could not be installed; the same without --quiet tells more:"; \
+	    echo "$(BIN)/python -m pip install -c constraints.txt -e '.[all,dev,docs]'"; exit 1; }
 	@touch $(READY)
 
 clean:

@@ -13,11 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from binsight import checkpoint, network
+from binsight.backbone import random_config
 from binsight.checkpoint import Checkpoint, Heads, open_folder
 from binsight.counting import Calibration
 from binsight.errors import BadSettings, CannotBeDone, UnknownModel
 from binsight.model_folder import write_model
 from binsight.network import BinNet
+from binsight.preprocess import Preprocess
 from tests.model_folders import make_binsight_folder, make_model_folder
 
 HEADS = Heads(16, Calibration("corn", 5, 1.5, 0.9, 0.8), ("board", "disk", "fan"))
@@ -81,14 +83,27 @@ def test_at_full_width_nothing_is_lost(tmp_path: Path) -> None:
     assert all(torch.equal(value, again[name]) for name, value in net.state_dict().items())
 
 
-def test_half_width_is_for_matrices_and_never_for_what_it_cannot_hold(tmp_path: Path) -> None:
+def test_half_width_is_for_matrices_and_never_for_the_first_nor_for_what_it_cannot_hold(tmp_path: Path) -> None:
     opened, net = make_binsight_folder(tmp_path / "m", HEADS)
-    state = load_file(opened.weights)
+    state, first = load_file(opened.weights), "backbone.conv_stem.weight"
+    assert state[first].dtype == torch.float32
+    assert torch.equal(state[first], net.get_parameter(first))
     for name, value in state.items():
-        assert value.dtype == (torch.float16 if value.ndim > 1 else torch.int64 if value.ndim == 0 else torch.float32), name
+        is_half = value.ndim > 1 and name not in network.early_kernels(net)
+        assert value.dtype == (torch.float16 if is_half else torch.int64 if value.ndim == 0 else torch.float32), name
     net.get_parameter("count.weight").data[0, 0] = 1e6
     write_model(tmp_path / "m", net, opened.config, HEADS, training={}, licence="MIT", card="")
     assert load_file(opened.weights)["count.weight"][0, 0] == 1e6
+
+
+def test_the_first_stages_are_a_small_share_of_every_backbone() -> None:
+    net = network.build(random_config("mobilenetv2_100", Preprocess(size=(64, 64))), {"count": 11})
+    names = network.early_kernels(net)
+    assert {name.split(".")[1] if "blocks" not in name else name[9:17] for name in names} == {
+        "conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2",
+    }  # fmt: skip
+    sizes = {name: value.numel() for name, value in net.backbone.named_parameters(prefix="backbone")}
+    assert sum(sizes[name] for name in names) < 0.03 * sum(sizes.values())
 
 
 def test_a_model_is_replaced_whole_and_nothing_is_left_behind(tmp_path: Path) -> None:

@@ -14,7 +14,10 @@ from pathlib import Path
 from binsight.errors import ModelUnavailable, UnknownModel
 
 PREFIX = "hf-hub:"
-_INSTEAD = "give a folder that holds the model as local-dir:PATH (config.json and model.safetensors)"
+_INSTEAD = (
+    "give a folder that holds the model as local-dir:PATH (config.json and model.safetensors), such as models/bins-mobilenetv2 "
+    "of a checkout; or try things out with binsight:colour-layout, which needs none"
+)
 _CONNECT_S = 4.0  # where a hub answers at all, it does so in well under a second
 _log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from binsight import checkpoint
 from binsight.checkpoint import CONFIG, FORMAT, WEIGHTS, Checkpoint, Heads, NetworkConfig
 from binsight.counting import Calibration
 from binsight.errors import BadSettings, CannotBeDone
-from binsight.network import BinNet, joined, load
+from binsight.network import BinNet, early_kernels, joined, load
 
 CARD, LICENCE = "README.md", "LICENSE"
 
@@ -42,8 +42,9 @@ def write_model(
     """The model that now lies in `folder`, opened again from there.
 
     training: provenance, any JSON object (data, split, seed, figures). licence: its name, one line; licence_text: the file
-    LICENSE. half: matrices and kernels as float16; vectors (biases, batch-norm statistics) stay float32, and so does a
-    tensor that float16 cannot hold. A model that is there is replaced once the new one is complete.
+    LICENSE. half: matrices and kernels as float16; vectors (biases, batch-norm statistics) stay float32, and so do the kernels
+    of a backbone's first stages (`early_kernels`) and a tensor that float16 cannot hold. A model that is there is replaced once
+    the new one is complete.
     Raises BadSettings when the heads are not the network's, or the folder holds something else than a model of ours;
     UnknownModel when the network has weights that are not finite; CannotBeDone when the folder cannot be written.
     """
@@ -131,7 +132,8 @@ def _training_of(model: Checkpoint) -> Any:  # JSON
 
 
 def _write(made: Path, net: BinNet, described: Mapping[str, Any], texts: Mapping[str, str], *, half: bool) -> None:
-    state = {name: _stored(value.detach().cpu(), half=half) for name, value in net.state_dict().items()}
+    wide = early_kernels(net)
+    state = {name: _stored(value.detach().cpu(), half=half and name not in wide) for name, value in net.state_dict().items()}
     try:
         save_file(state, made / WEIGHTS)
     except SafetensorError as error:  # how it tells of a full disk

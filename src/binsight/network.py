@@ -28,6 +28,7 @@ from binsight.errors import BadSettings, UnknownModel
 from binsight.pyramid import PyramidHead, PyramidReader
 
 _COUNTERS = "num_batches_tracked"
+_EARLY_SHARE = 0.03  # of a backbone's weights
 
 
 @final
@@ -379,6 +380,27 @@ def _pooled_dim(backbone: nn.Module) -> int:
     """timm's num_features, or where a network widens its features after pooling, the width that comes out."""
     dim: Any = getattr(backbone, "head_hidden_size", None) or backbone.num_features
     return int(dim)
+
+
+def early_kernels(net: BinNet) -> frozenset[str]:
+    """Names of the weights of each backbone's first stages, as many as hold 3% of it at most: the ones that bear no rounding.
+
+    What they compute wrongly is wrong for every picture alike, and all that follows has learnt from what they computed: of a
+    MobileNetV2 that counts, float16 for its first three groups of blocks costs 0.006 of RMSE, for the rest nothing (LOG.md,
+    2026-11-21).
+    """
+    found: set[str] = set()
+    for place, module in net.named_modules():
+        if getattr(module, "group_matcher", None) is None:
+            continue
+        sizes = {name: value.numel() for name, value in module.named_parameters()}
+        held = 0
+        for stage in _stages(module):
+            held += sum(sizes[name] for name in stage)
+            if held > _EARLY_SHARE * sum(sizes.values()):
+                break
+            found |= {f"{place}.{name}" for name in stage}
+    return frozenset(found)
 
 
 def _stages(backbone: nn.Module) -> list[frozenset[str]]:
