@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from typing import TextIO
 
 import typer
 
@@ -34,14 +34,14 @@ def run_app(app: typer.Typer, name: str, arguments: Sequence[str] | None = None)
             return _other(name, error.__cause__)
         return _say(name, "interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        _drop_output()
+        _drop(sys.stdout)
         return 0
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return _say(name, f"want a shorter name than {str(error.filename)[:60]}…", WrongUse.exit_code)
         if error.errno not in UNWRITABLE:
             return _other(name, error)
-        _drop_output()
+        _drop(sys.stdout)
         return _say(name, f"could not write: {error.strerror}", CannotBeDone.exit_code)
     except Exception as error:  # noqa: BLE001, the last resort: told as our bug, with its own exit code
         return _other(name, error)
@@ -55,9 +55,9 @@ def _open_closed_streams() -> None:
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
-def _drop_output() -> None:
-    """Let go of what could not be written, which Python would try again at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _drop(stream: TextIO) -> None:
+    """Let go of what could not be written, which Python would try again at its end, and then give an exit code of its own."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _other(name: str, error: Exception) -> int:
@@ -74,6 +74,9 @@ def _other(name: str, error: Exception) -> int:
 
 def _say(name: str, message: str, code: int) -> int:
     line = " ".join(message.split("\n")) if code != 2 else message
-    with suppress(OSError):  # nobody can be told
+    try:
         sys.stderr.write(f"{name}: {line}\n")
+        sys.stderr.flush()
+    except OSError:  # nobody can be told
+        _drop(sys.stderr)
     return code
