@@ -241,6 +241,28 @@ def test_of_two_that_replace_one_store_one_moves_the_alias(photos: Path, redis_8
         two.delete(["00.png"])  # what was filled in vain is not held
 
 
+def test_a_store_stays_held_once_the_alias_has_left_it_whatever_fails_then(photos: Path, redis_8: RedisServer) -> None:
+    redis_8.client().flushall()
+    with (
+        open_store(redis_8.url("one"), create=FORMER.info) as source,
+        open_store(redis_8.url("one")) as other,
+        open_alias(redis_8.url("live")) as alias,
+    ):
+        fill(source, photos)
+        alias.point_at("one")
+
+        def moved_and_interrupted() -> None:
+            with takeover.replacing(alias, source, "two", former="one") as held:
+                alias.point_at("two", former="one")
+                held.keep()
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            moved_and_interrupted()
+        with pytest.raises(StoreHeld, match="replaced by two"):
+            other.delete(["00.png"])
+
+
 def test_a_store_that_is_being_filled_takes_its_fillers_writes_alone(
     photos: Path, redis_8: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,13 +55,11 @@ def replacing(alias: Alias, source: VectorStore, name: str, *, former: str | Non
     held = Held(source, f"it is being replaced by {name}; try again in a moment", LEASE_S, look)
     try:
         yield held
-    except BaseException:
-        held.release()
-        raise
-    if held.is_kept:
-        source.hold_writes(f"it was replaced by {name}; write to that, or to its alias")
-    else:
-        held.release()
+    finally:
+        if held.is_kept:
+            source.hold_writes(f"it was replaced by {name}; write to that, or to its alias")
+        else:
+            held.release()
 
 
 @final

@@ -63,7 +63,7 @@ class RecordTargets:
 def record_targets(pictures: Sequence[LabelledPicture], train: NDArray[np.int64]) -> RecordTargets | None:
     """Targets of pictures, in their order; scales and words are those of the rows of `train`. None where nothing is known."""
     learnt = [pictures[row] for row in train]
-    words = Counter(word for one in learnt for word in set(one.words))
+    words = Counter(word for one in learnt for word in one.words)
     kept = [word for word, n in words.most_common(_WORDS) if n >= max(2, _RARE * len(learnt))]
     names = sorted({name for one in learnt for name, _ in one.numbers})
     numbers = np.full((len(pictures), len(names)), np.nan, np.float32)
