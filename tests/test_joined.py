@@ -310,3 +310,65 @@ def test_a_full_disk_under_a_model_is_told_and_leaves_nothing(models: tuple[Path
     command = ["join", "--vectors", str(models[0]), "--counts", str(models[1]), "--out", str(small_disk / "m")]
     assert run(command) == 3
     assert list(small_disk.iterdir()) == []
+
+
+# ---- counters in eight bits
+
+
+def test_counters_in_eight_bits_take_half_the_space_and_say_the_same(tmp_path: Path) -> None:
+    first, _ = make_binsight_folder(tmp_path / "vectors", Heads(16), seed=1)
+    others = [make_binsight_folder(tmp_path / f"c{seed}", COUNTS, seed=seed)[0] for seed in (2, 3)]
+    wide = write_joined(tmp_path / "wide", first, *others, licence="x")
+    small = write_joined(tmp_path / "small", first, *others, licence="x", int8=True)
+    assert small.fingerprint == first.fingerprint == wide.fingerprint
+    assert small.identity != wide.identity
+    state, whole = load_file(small.weights), load_file(wide.weights)
+    numbers = {name for name, value in state.items() if value.dtype == torch.int8}
+    early = network.early_kernels(network.load(small))
+    assert numbers == {name for name in whole if name.startswith("counter.") and whole[name].ndim > 1 and name not in early}
+    for name in numbers:
+        values, steps = whole[name].float().flatten(1), state[f"{name}.scale"][:, None]
+        assert torch.equal(steps[:, 0], values.abs().amax(1) / 127)
+        assert ((state[name].flatten(1) * steps - values).abs() <= 0.501 * steps).all(), name
+    assert small.weights.stat().st_size < 0.75 * wide.weights.stat().st_size
+    shown = pictures(64)
+    np.testing.assert_allclose(logits_of(small.folder, shown), logits_of(wide.folder, shown), atol=0.02)
+    np.testing.assert_array_equal(logits_of(small.folder, shown, "embedding"), logits_of(wide.folder, shown, "embedding"))
+
+
+def test_a_new_calibration_leaves_counters_in_eight_bits(tmp_path: Path) -> None:
+    first, _ = make_binsight_folder(tmp_path / "vectors", Heads(16), seed=1)
+    second, _ = make_binsight_folder(tmp_path / "counts", COUNTS, seed=2)
+    small = write_joined(tmp_path / "small", first, second, licence="x", int8=True)
+    again = recalibrate(small, Calibration("softmax", 5, 2.0, 0.9, 0.7), note={}, folder=tmp_path / "again")
+    ours, theirs = load_file(again.weights), load_file(small.weights)
+    for name, value in theirs.items():
+        if value.dtype == torch.int8:
+            assert torch.equal(ours[name], value), name
+            torch.testing.assert_close(ours[f"{name}.scale"], theirs[f"{name}.scale"], rtol=1e-6, atol=0)
+
+
+def test_the_command_stores_counters_in_eight_bits(models: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    arguments = ["join", "--vectors", str(models[0]), "--counts", str(models[1]), "--out"]
+    assert run([*arguments, str(tmp_path / "small"), "--int8"]) == 0
+    assert run([*arguments, str(tmp_path / "wide")]) == 0
+    assert {torch.int8} <= {value.dtype for value in load_file(tmp_path / "small" / "model.safetensors").values()}
+    assert torch.int8 not in {value.dtype for value in load_file(tmp_path / "wide" / "model.safetensors").values()}
+
+
+def test_a_scale_that_does_not_fit_its_weight_is_damage(tmp_path: Path) -> None:
+    first, _ = make_binsight_folder(tmp_path / "vectors", Heads(16), seed=1)
+    second, _ = make_binsight_folder(tmp_path / "counts", COUNTS, seed=2)
+    small = write_joined(tmp_path / "small", first, second, licence="x", int8=True)
+    state = load_file(small.weights)
+    name = next(name for name, value in state.items() if value.dtype == torch.int8)
+    for wrong in (state[f"{name}.scale"][:-1].clone(), state[f"{name}.scale"].double()):
+        save_file(state | {f"{name}.scale": wrong}, small.weights)
+        with pytest.raises(UnknownModel, match="wants one a row"):
+            open_folder(small.folder)
+    save_file({key: value for key, value in state.items() if key != f"{name}.scale"}, small.weights)
+    with pytest.raises(UnknownModel, match="identity"):  # whole numbers without a scale are those numbers
+        open_folder(small.folder)
+    save_file(state | {f"{name}.scale": torch.full_like(state[f"{name}.scale"], torch.inf)}, small.weights)
+    with pytest.raises(UnknownModel, match="not finite"):
+        open_folder(small.folder)

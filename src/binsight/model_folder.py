@@ -18,13 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from binsight import checkpoint
+from binsight import checkpoint, weights
 from binsight.checkpoint import CONFIG, FORMAT, WEIGHTS, Checkpoint, Heads, NetworkConfig
 from binsight.counting import Calibration
 from binsight.errors import BadSettings, CannotBeDone
 from binsight.network import BinNet, early_kernels, joined, load
 
 CARD, LICENCE = "README.md", "LICENSE"
+_COUNTERS = "counter."
 
 
 def write_model(
@@ -38,13 +39,15 @@ def write_model(
     card: str,
     licence_text: str | None = None,
     half: bool = True,
+    int8: bool = False,
 ) -> Checkpoint:
     """The model that now lies in `folder`, opened again from there.
 
     training: provenance, any JSON object (data, split, seed, figures). licence: its name, one line; licence_text: the file
     LICENSE. half: matrices and kernels as float16; vectors (biases, batch-norm statistics) stay float32, and so do the kernels
-    of a backbone's first stages (`early_kernels`) and a tensor that float16 cannot hold. A model that is there is replaced once
-    the new one is complete.
+    of a backbone's first stages (`early_kernels`) and a tensor that float16 cannot hold. int8: the counters' other kernels in
+    eight bits and a scale a row (`weights.eight_bits`), so that twice as many take the same space; of the vectors nothing is.
+    A model that is there is replaced once the new one is complete.
     Raises BadSettings when the heads are not the network's, or the folder holds something else than a model of ours;
     UnknownModel when the network has weights that are not finite; CannotBeDone when the folder cannot be written.
     """
@@ -65,7 +68,7 @@ def write_model(
     folder = folder.expanduser().absolute()
     check_place(folder)
     try:
-        checkpoint.replace(folder, lambda made: _write(made, net, described, texts, half=half))
+        checkpoint.replace(folder, lambda made: _write(made, net, described, texts, half=half, int8=int8))
     except OSError as error:
         raise CannotBeDone(
             f"cannot write the model {folder} ({error.strerror or error}); free space or give another"
@@ -80,10 +83,12 @@ def write_joined(
     licence: str,
     licence_text: str | None = None,
     mirrored: int = 0,
+    int8: bool = False,
 ) -> Checkpoint:
     """A model with the vectors of one and the counts and classes of others, as `network.joined` puts them together.
 
-    Its card and `training` hold all models'. Raises BadSettings when the two do not fit, and as `write_model`.
+    Its card and `training` hold all models'. int8: as `write_model`'s. Raises BadSettings when the two do not fit, and as
+    `write_model`.
     """
     net, heads = joined(vectors, *counts, mirrored=mirrored)
     cards = [(one.folder / CARD) for one in (vectors, *counts)]
@@ -101,7 +106,7 @@ def write_joined(
     told = [_training_of(one) for one in counts]
     training = {"vectors": _training_of(vectors), "counts": told[0] if len(told) == 1 else told}
     return write_model(
-        folder, net, vectors.config, heads, training=training, licence=licence, licence_text=licence_text, card=card
+        folder, net, vectors.config, heads, training=training, licence=licence, licence_text=licence_text, card=card, int8=int8
     )
 
 
@@ -124,6 +129,7 @@ def recalibrate(
         training={**training, "calibration": dict(note)}, licence=opened.licence,
         card=texts[CARD].read_text(encoding="utf-8") if texts[CARD].is_file() else "",
         licence_text=texts[LICENCE].read_text(encoding="utf-8") if texts[LICENCE].is_file() else None,
+        int8=any(weight.scale is not None for weight in weights.list_weights(opened.weights)),
     )  # fmt: skip
 
 
@@ -131,9 +137,15 @@ def _training_of(model: Checkpoint) -> Any:  # JSON
     return json.loads((model.folder / CONFIG).read_bytes()).get("training") or {"start": model.folder.name}
 
 
-def _write(made: Path, net: BinNet, described: Mapping[str, Any], texts: Mapping[str, str], *, half: bool) -> None:
+def _write(made: Path, net: BinNet, described: Mapping[str, Any], texts: Mapping[str, str], *, half: bool, int8: bool) -> None:
     wide = early_kernels(net)
-    state = {name: _stored(value.detach().cpu(), half=half and name not in wide) for name, value in net.state_dict().items()}
+    state: dict[str, Tensor] = {}
+    for name, value in net.state_dict().items():
+        if int8 and name.startswith(_COUNTERS) and value.ndim > 1 and name not in wide:
+            numbers, steps = weights.eight_bits(value.detach().float().cpu().numpy())
+            state |= {name: torch.from_numpy(numbers), f"{name}{weights.SCALE}": torch.from_numpy(steps)}
+        else:
+            state[name] = _stored(value.detach().cpu(), half=half and name not in wide)
     try:
         save_file(state, made / WEIGHTS)
     except SafetensorError as error:  # how it tells of a full disk

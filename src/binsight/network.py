@@ -16,7 +16,6 @@ from typing import Any, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning  # torch.jit names it without exporting it to type checkers
@@ -26,6 +25,7 @@ from binsight.checkpoint import HEADS, Checkpoint, Heads, NetworkConfig
 from binsight.counting import Calibration
 from binsight.errors import BadSettings, UnknownModel
 from binsight.pyramid import PyramidHead, PyramidReader
+from binsight.weights import read_weights
 
 _COUNTERS = "num_batches_tracked"
 _EARLY_SHARE = 0.03  # of a backbone's weights
@@ -177,7 +177,7 @@ def build(
     )
     if isinstance(weights, Checkpoint) and weights.heads is not None:
         same = {name for name, size in weights.heads.sizes.items() if sizes.get(name) == size}
-        state = load_file(weights.weights)
+        state = _state(weights)
         kept = {name: value for name, value in state.items() if name.partition(".")[0] in {"backbone", *same}}
         lent = {name: value for name, value in net.state_dict().items() if name.partition(".")[0] not in {"backbone", *same}}
         _fill(net, {**kept, **lent}, str(weights.weights))
@@ -197,7 +197,7 @@ def load(opened: Checkpoint) -> BinNet:
         mirrored=opened.heads.mirrored if opened.heads else 0, has_pyramid=config.has_pyramid,
     )  # fmt: skip
     if opened.heads is not None:
-        _fill(net, load_file(opened.weights), str(opened.weights))
+        _fill(net, _state(opened), str(opened.weights))
     return net.float().eval().requires_grad_(False)
 
 
@@ -360,6 +360,11 @@ def quiet_tracing() -> Iterator[None]:
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", category=TracerWarning)
         yield
+
+
+def _state(opened: Checkpoint) -> dict[str, Tensor]:
+    """The weights of a folder of ours, float32."""
+    return {name: torch.from_numpy(values) for name, values in read_weights(opened.weights).items()}
 
 
 def _fill(net: BinNet, state: Mapping[str, Tensor], source: str) -> None:

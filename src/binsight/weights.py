@@ -1,5 +1,8 @@
 """A safetensors file read with numpy alone, its header trusted in nothing.
 
+A weight may be stored in eight bits: NAME holds whole numbers from −127 to 127, NAME.scale (float32, one a row) what one of
+them is worth. It is read as one weight of real numbers.
+
 The format (github.com/huggingface/safetensors, "Format"): 8 bytes little-endian header length N, N bytes of JSON that
 maps each name to `dtype`, `shape` and `data_offsets` [begin, end), then the data. Read here rather than by
 `safetensors.numpy`, which knows no bfloat16 and holds a whole file.
@@ -11,9 +14,9 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +24,9 @@ from numpy.typing import NDArray
 from binsight.errors import UnknownModel
 
 HEADER_LIMIT = 8 << 20  # bytes; a 300-layer network needs 30 KB. Parsed JSON takes some ten times its size.
+SCALE = ".scale"  # after a weight's name: what a step of its whole numbers is worth, row by row
 _CHUNK = 1 << 20  # values widened at a time: 4 MB
-_BF16 = "BF16"
+_BF16, _INT8, _F32 = "BF16", "I8", "F32"
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", _BF16: "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1",
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1", "BOOL": "<u1",
@@ -31,12 +35,16 @@ _DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """Where one tensor lies in a file: its name, type, shape, and its first byte counted from the file's start."""
+    """Where one tensor lies in a file: its name, type, shape, and its first byte counted from the file's start.
+
+    scale: where that of its whole numbers lies; None for a weight that is stored as it is.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     offset: int
+    scale: int | None = None
 
     @property
     def size(self) -> int:
@@ -44,7 +52,7 @@ class Weight:
 
 
 def list_weights(path: Path) -> list[Weight]:
-    """The tensors of a safetensors file, by name in code point order.
+    """The tensors of a safetensors file, by name in code point order; a scale is part of its weight.
 
     Raises UnknownModel when the file is not there, is no safetensors file, or claims what it does not hold: a header
     over 8 MB or past the end, a type we do not read, data outside the file, overlapping, with holes, or of the wrong length.
@@ -71,13 +79,40 @@ def list_weights(path: Path) -> list[Weight]:
         end = stop
     if data_start + end != length:
         raise _damaged(path, f"its weights end at byte {data_start + end}, the file has {length}")
-    return sorted(weights, key=lambda weight: weight.name)
+    return sorted(_scaled(path, weights), key=lambda weight: weight.name)
+
+
+def eight_bits(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """A weight (rows, …) as whole numbers from −127 to 127 and what a step is worth in each row, float32 (rows,).
+
+    The largest of each row is exact, every other at most half a step off. Raises ValueError for one that is not finite.
+    """
+    largest = np.abs(values.reshape(len(values), -1)).max(axis=1, initial=0)
+    if not np.isfinite(largest).all():
+        raise ValueError("a weight that is not finite has no scale")
+    steps = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    by_row = steps.reshape(-1, *[1] * (values.ndim - 1))
+    return np.clip(np.rint(values / by_row), -127, 127).astype(np.int8), steps
+
+
+def read_weights(path: Path) -> dict[str, NDArray[np.float32]]:
+    """Every weight of a safetensors file as float32, by name. Raises UnknownModel as `list_weights`."""
+    found: dict[str, NDArray[np.float32]] = {}
+    for weight in list_weights(path):
+        values = np.empty(weight.size, np.float32)
+        start = 0
+        for chunk in float32_chunks(path, weight):
+            values[start : start + len(chunk)] = chunk
+            start += len(chunk)
+        found[weight.name] = values.reshape(weight.shape)
+    return found
 
 
 def float32_chunks(path: Path, weight: Weight) -> Iterator[NDArray[np.float32]]:
     """A tensor's values in row-major order, widened (float64: rounded) to float32, at most a megabyte of values at a time."""
     stored = np.dtype(_DTYPES[weight.dtype])
     with path.open("rb") as file:
+        steps = _steps(path, file, weight)
         file.seek(weight.offset)
         for start in range(0, weight.size, _CHUNK):
             count = min(_CHUNK, weight.size - start)
@@ -86,8 +121,37 @@ def float32_chunks(path: Path, weight: Weight) -> Iterator[NDArray[np.float32]]:
                 raise _damaged(path, f"{weight.name!r} ends early; was the file changed while it was read?")
             if weight.dtype == _BF16:  # the upper half of a float32
                 yield (values.astype("<u4") << np.uint32(16)).view("<f4")
+            elif steps is not None:
+                rows = np.arange(start, start + count) // (weight.size // len(steps))
+                yield values.astype("<f4") * steps[rows]
             else:
                 yield values.astype("<f4", copy=False)
+
+
+def _steps(path: Path, file: IO[bytes], weight: Weight) -> NDArray[np.float32] | None:
+    """What a step of each row's whole numbers is worth; None for a weight that is stored as it is."""
+    if weight.scale is None:
+        return None
+    file.seek(weight.scale)
+    steps = np.fromfile(file, dtype="<f4", count=weight.shape[0])
+    if len(steps) != weight.shape[0] or not np.isfinite(steps).all():
+        raise _damaged(path, f"the scale of {weight.name!r} holds values that are not finite")
+    return steps
+
+
+def _scaled(path: Path, found: list[Weight]) -> list[Weight]:
+    """The tensors with each scale as part of the weight that it belongs to."""
+    scales = {weight.name: weight for weight in found if weight.name.endswith(SCALE)}
+    joined: list[Weight] = []
+    for weight in found:
+        scale = scales.pop(weight.name + SCALE, None) if weight.dtype == _INT8 else None
+        if scale is not None and (scale.dtype != _F32 or not weight.shape or scale.shape != weight.shape[:1]):
+            raise _damaged(
+                path, f"{scale.name!r} is {scale.dtype} {scale.shape}; {weight.name!r} {weight.shape} wants one a row"
+            )
+        joined.append(weight if scale is None else replace(weight, scale=scale.offset))
+    taken = {weight.name + SCALE for weight in joined if weight.scale is not None}
+    return [weight for weight in joined if weight.name not in taken]
 
 
 def _parse(path: Path, header: bytes) -> dict[str, Any]:

@@ -94,12 +94,14 @@ def _coloured(planes: Tensor, draws: Tensor, strength: float) -> Tensor:
 def _blurred(planes: Tensor, draws: Tensor, strength: float) -> Tensor:
     """One picture in four a little out of focus."""
     share = torch.where(draws[:, 0] < 0.25 * strength, draws[:, 1], 0.0)
-    if not bool((share > 0).any()):
+    chosen = share.nonzero()[:, 0]
+    if not len(chosen):
         return planes
     line = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]).to(planes) / 16
     kernel = (line[:, None] * line).expand(3, 1, 5, 5)
-    soft = functional.conv2d(functional.pad(planes, (2, 2, 2, 2), mode="replicate"), kernel, groups=3)
-    return planes.lerp(soft, share[:, None, None, None])
+    sharp = planes[chosen]
+    soft = functional.conv2d(functional.pad(sharp, (2, 2, 2, 2), mode="replicate"), kernel, groups=3)
+    return planes.index_copy(0, chosen, sharp.lerp(soft, share[chosen, None, None, None]))
 
 
 def _erased(planes: Tensor, draws: Tensor, strength: float) -> Tensor:

@@ -50,6 +50,7 @@ except ImportError as error:
 
 from binsight.train.atomic import AtomicCheckpoints
 from binsight.train.datamodule import UNKNOWN, BinData, Examples
+from binsight.train.memory import freed_memory_kept
 from binsight.train.module import BinModule, figures_of, halves_of
 from binsight.train.quiet import quiet
 from binsight.train.watch import Watch, averaging
@@ -107,9 +108,10 @@ def train(
     Raises BadSettings, BadSource, UnknownModel; TrainingDiverged when the loss is no number; CannotBeDone (disk full, no GPU).
     """
     if getattr(rank_zero_only, "rank", 0):  # one of the processes that Lightning started; the first one holds the place
-        return _train(config, earlier(config) if resume else Earlier(), resume, _silent, callbacks)
+        with freed_memory_kept():
+            return _train(config, earlier(config) if resume else Earlier(), resume, _silent, callbacks)
     text = licence_text(config.licence_file)
-    with held(config, resume=resume) as before:
+    with held(config, resume=resume) as before, freed_memory_kept():
         return _train(config, before, resume, say, callbacks, text)
 
 
@@ -191,7 +193,7 @@ def find_lr(config: TrainConfig, *, say: Say = _silent) -> float:
     module = BinModule(net, examples, config, is_search=True)
     data = BinData(examples, batch_size=config.batch_size, positives=0.0, seed=config.seed)
     steps = min(100, max(20, len(examples.train) // config.batch_size))
-    with quiet(), tempfile.TemporaryDirectory() as kept:
+    with quiet(), freed_memory_kept(), tempfile.TemporaryDirectory() as kept:
         trainer = lightning.Trainer(
             **_hardware(config.model_copy(update={"devices": 1, "nodes": 1})), max_epochs=steps, limit_val_batches=0,
             logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,

@@ -1,0 +1,37 @@
+"""Freed memory that a training keeps."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import sys
+
+import pytest
+
+from binsight.train.memory import freed_memory_kept
+
+BLOCK = 64 << 20
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only glibc gives every large block back")
+
+
+def faults() -> int:
+    """Pages that writing to a block of 64 MB fetches from the system, when one as large was freed before it."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+
+    def use() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        block = libc.malloc(BLOCK)
+        ctypes.memset(block, 1, BLOCK)
+        libc.free(block)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    use()
+    return use()
+
+
+def test_a_freed_block_is_used_again_and_given_back_at_the_end() -> None:
+    pages = BLOCK // resource.getpagesize()
+    with freed_memory_kept():
+        assert faults() < pages / 10
+    assert faults() > pages / 2
