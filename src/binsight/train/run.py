@@ -35,6 +35,7 @@ from binsight.network import BinNet, build, set_frozen
 from binsight.preprocess import Preprocess
 from binsight.train.card import model_card
 from binsight.train.config import TrainConfig
+from binsight.train.depthwise import strided_in_float32
 from binsight.train.examples import Prepared, prepare, with_features, with_views
 from binsight.train.place import BEST, LAST, Earlier, disk_errors, earlier, held
 from binsight.train.whiten import fit_head
@@ -267,6 +268,8 @@ def _built(base: NetworkConfig, sizes: Mapping[str, int], start: Checkpoint | No
             raise
         net = build(base, sizes, weights=start, dropout=config.dropout)  # an architecture without stochastic depth
     set_frozen(net, config.freeze)
+    if _accelerator(config) == "cpu":
+        strided_in_float32(net)
     return net.to(memory_format=torch.channels_last)
 
 
