@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,17 @@ def test_a_folder_holds_what_the_contract_says(written: Written) -> None:
     assert (folder / "README.md").read_text() == "# Card\n"
     names = {name.partition(".")[0] for name in load_file(folder / "model.safetensors")}
     assert names == {"backbone", "embedding", "count", "label"}
+
+
+def test_all_of_it_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        opened, _ = make_binsight_folder(tmp_path / "m", HEADS)
+    finally:
+        os.umask(before)
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in opened.folder.iterdir()} == {
+        "README.md": "0o640", "config.json": "0o640", "model.safetensors": "0o640",
+    }  # fmt: skip
 
 
 def test_it_is_read_again_as_it_was(written: Written) -> None:

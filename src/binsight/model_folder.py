@@ -153,6 +153,7 @@ def _write(made: Path, net: BinNet, described: Mapping[str, Any], texts: Mapping
     for name, text in texts.items():
         (made / name).write_text(text, encoding="utf-8")
     (made / CONFIG).write_text(_json(described), encoding="utf-8")
+    (made / WEIGHTS).chmod((made / CONFIG).stat().st_mode)  # safetensors lets the owner alone read what it writes
     opened = checkpoint.open_folder(made)
     sealed = {**described, "fingerprint": opened.fingerprint, "identity": opened.identity}
     (made / CONFIG).write_text(_json(sealed), encoding="utf-8")
