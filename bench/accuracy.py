@@ -2,8 +2,9 @@
 
 By default the shipped model, on the product-group split that it was trained with (90/5/5, seed 1): counts of bins with 0–5
 items beside the best constant answer, bins that share a product, and PC parts by leave-one-out, which it has never seen at
-all. Of the shipped model the validation part chose two of three counters, and fixed temperature and intervals. So counts and
-bins are judged on both parts together; intervals, and "is product X in this bin?" (its threshold is fixed there), on test.
+all. Of the shipped model the validation part fixed temperature and intervals. So counts and bins are judged on both parts
+together (which two of three counters it counts with was chosen there, too); intervals, and "is product X in this bin?" (its
+threshold is fixed on validation), on test.
 """
 
 from __future__ import annotations
