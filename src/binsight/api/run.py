@@ -64,7 +64,7 @@ def serve(
     with listening(host, port) as listener:
         _give_memory_back()
         log_as_json()
-        ended_by = asyncio.run(_Process(server, settings, tls).run(listener))
+        ended_by = asyncio.run(_Process(server, settings, tls, listener).run())
     followed.close()
     if server.failure is not None:
         raise server.failure
@@ -106,10 +106,11 @@ def open_service(models: Models, settings: Settings, read_only: bool, metrics: M
 class _Process:
     """uvicorn with signals of our own: uvicorn's would end the process by the signal, with another exit code than 0."""
 
-    def __init__(self, server: Server, settings: Settings, tls: tuple[str, str | None] | None) -> None:
+    def __init__(self, server: Server, settings: Settings, tls: tuple[str, str | None] | None, listener: socket.socket) -> None:
         self._server = server
+        self._listener = listener
         self._drain_s = settings.api_drain_s
-        app = create_app(server, on_failure=self._stop)
+        app = create_app(server, announce=self._announce, on_failure=self._stop)
         certificate, key = tls or (None, None)
         self._has_tls = tls is not None
         config = uvicorn.Config(
@@ -128,14 +129,17 @@ class _Process:
         self._ended_by = signal.SIGTERM
         self._draining: asyncio.Task[None] | None = None
 
-    async def run(self, listener: socket.socket) -> signal.Signals:
+    async def run(self) -> signal.Signals:
         loop = asyncio.get_running_loop()
         for one in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(one, self._end, one)
-        host, port = listener.getsockname()[:2]
-        _log.info("listening", extra={"host": host, "port": port, "tls": self._has_tls})
-        await self._uvicorn.serve(sockets=[listener])
+        await self._uvicorn.serve(sockets=[self._listener])
         return self._ended_by
+
+    def _announce(self) -> None:
+        """Not sooner than the store and the model are open: who reads an address takes it for a server that has started."""
+        host, port = self._listener.getsockname()[:2]
+        _log.info("listening", extra={"host": host, "port": port, "tls": self._has_tls})
 
     def _end(self, by: signal.Signals) -> None:
         """Say "not ready" first, so that who sends requests here turns elsewhere; a second signal waits for nothing."""

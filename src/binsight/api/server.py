@@ -61,13 +61,15 @@ class Server:
         self.metrics.watch("upload_bytes", lambda: self.bodies.held.taken)
         self.metrics.watch_ready(lambda: self.service is not None and not self.is_draining)
 
-    async def load(self) -> None:
-        """Open the service; keeps what prevented it in `failure`, and raises it."""
+    async def load(self, announce: Callable[[], None] | None = None) -> None:
+        """Open the service, then announce it; keeps what prevented it in `failure`, and raises it."""
         try:
             self.service = await asyncio.to_thread(self._open_service, self.metrics)
         except BaseException as error:
             self.failure = error
             raise
+        if announce is not None:
+            announce()
         _tell("ready", self.service)
 
     async def follow(self) -> None:
