@@ -138,6 +138,16 @@ def test_a_form_holds_one_picture_and_each_field_once(http: httpx.Client) -> Non
     refused(http.post("/v1/search", files=twice), 422, "want 'k' once")
 
 
+def test_a_picture_that_cannot_be_read_is_the_image_and_one_of_several_has_its_number_and_id(http: httpx.Client) -> None:
+    for method, path in (("POST", "search"), ("POST", "count"), ("POST", "inspect"), ("PUT", "items/bad")):
+        response = http.request(method, f"/v1/{path}", files={"image": b"no picture at all"})
+        refused(response, 422, "")
+        assert response.json()["detail"].startswith("the image: "), response.text
+    two = [("image", picture(1)), ("image", b"no picture at all")]
+    records = {"items": json.dumps([{"id": "a"}, {"id": "b"}])}
+    refused(http.post("/v1/items:batch", files=two, data=records), 422, "image 1 (b): ")
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

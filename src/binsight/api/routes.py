@@ -80,7 +80,7 @@ async def count(request: Request) -> Response:
         reading.fields_of(wire.NoFields, form)
         image = reading.one_image(form)
         with service.pictures.taking():
-            told = await service.told(image.data, {})
+            told = await _told_of_one(service, image, {})
     assert told.count is not None
     return _answer(_json({"path": image.filename} | count_json(told.count)))
 
@@ -250,7 +250,7 @@ async def _found(server: Server, service: Service, form: Form, *, with_labels: b
     k = reading.checked_most(choice.k, server.settings.api_max_k)
     took_ms: dict[str, float] = {}
     with service.pictures.taking():
-        told = await service.told(image.data, took_ms)
+        told = await _told_of_one(service, image, took_ms)
 
         def answered() -> bytes:
             started = perf_counter()
@@ -262,13 +262,22 @@ async def _found(server: Server, service: Service, form: Form, *, with_labels: b
         return HeldAnswer(await service.read(answered, of_picture=True), server.answers)
 
 
+async def _told_of_one(service: Service, image: Upload, took_ms: dict[str, float]) -> Told:
+    """What the model says of a request's only picture; adds to took_ms. Raises BadImage."""
+    try:
+        return await service.told(image.data, took_ms)
+    except BadImage as error:
+        raise BadImage(f"the image: {error}") from error
+
+
 async def _put_pictures(service: Service, items: list[Item], images: Sequence[Upload]) -> Response:
     with service.pictures.taking(len(images)):
         answers = await asyncio.gather(*(service.told(image.data, {}) for image in images), return_exceptions=True)
         told: list[Told] = []
         for number, answer in enumerate(answers):
-            if isinstance(answer, BadImage) and len(images) > 1:
-                raise BadImage(f"image {number} ({items[number].id}): {answer}") from answer
+            if isinstance(answer, BadImage):
+                name = f"image {number} ({items[number].id})" if len(images) > 1 else "the image"
+                raise BadImage(f"{name}: {answer}") from answer
             if isinstance(answer, BaseException):
                 raise answer
             told.append(answer)
