@@ -123,6 +123,17 @@ def test_search_takes_a_filter_and_a_cut_off(shell: Shell, parts: Path, store: P
     assert {match["metadata"]["label"] for match in found} == {"green"}
 
 
+def test_search_says_which_field_no_item_has(shell: Shell, parts: Path, store: Path) -> None:
+    query = parts / "green/1.png"
+    result = shell("search", query, "--store", store, "--where", "lable = 'green'", "--json")
+    assert (result.code, result.document["matches"]) == (0, [])
+    assert result.err.splitlines() == [
+        "no matches: none of the 9 items passes where \"lable = 'green'\"",
+        "note: no item has a field 'lable'; there are label, path",
+    ]
+    assert shell("search", query, "--store", store, "--where", "lable = 'x' or label = 'green'").err == ""
+
+
 def test_search_prints_a_table_for_people(shell: Shell, parts: Path, store: Path) -> None:
     lines = shell("search", parts / "red/0.png", "--store", store, "-k", "2").out.splitlines()
     assert lines[0].split() == ["#", "score", "id", "record"]

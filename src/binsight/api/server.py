@@ -20,6 +20,7 @@ from binsight.errors import BinsightError
 from binsight.settings import Settings
 
 CALLER = "binsight.caller"  # in a request's scope: the name of its key
+NOTE = "binsight.note"  # there, too: what its log line says beside, since the answer has no place for it
 _LOOK_S = 0.5  # between looks at the alias
 _LOOK_AGAIN_S = 5.0  # after one that could not be followed
 _HELD_UPLOADS = 2  # bodies of the largest size that may be held together
