@@ -33,7 +33,7 @@ def refused(response: httpx.Response, status: int, reason: str) -> None:
         ({}, 422, "id: Field required"),
         ([], 422, "valid dictionary"),
         ("x", 422, "valid dictionary"),
-        ({"vector": UNIT, "id": "a"}, 422, "id: Extra inputs"),
+        ({"vector": UNIT, "id": "a"}, 422, "id: there is no such field here; /docs lists"),
         ({"vector": UNIT[:-1]}, 422, "want vectors of 16 numbers, got 15"),
         ({"vector": []}, 422, "at least 1 item"),
         ({"vector": [0.0] * 16}, 422, "has no direction"),
@@ -53,7 +53,7 @@ def refused(response: httpx.Response, status: int, reason: str) -> None:
         ({"vector": UNIT, "where": "x" * 20_000}, 422, "16384"),
         ({"vector": UNIT, "min_score": 1.5}, 422, "less than or equal to 1"),
         ({"vector": UNIT, "min_score": "high"}, 422, "valid number"),
-        ({"vector": UNIT, "colour": "red"}, 422, "colour: Extra inputs"),
+        ({"vector": UNIT, "colour": "red"}, 422, "colour: there is no such field here; /docs lists"),
         ({"id": "nobody"}, 404, "no item has the id 'nobody'"),
         ({"id": ""}, 422, "at least 1 character"),
         ({"id": 7}, 422, "valid string"),
@@ -122,7 +122,7 @@ def test_broken_forms(http: httpx.Client, path: str, content_type: str, body: by
     [
         ({"k": "many"}, "valid integer"), ({"k": "0"}, "greater than or equal to 1"), ({"k": "51"}, "want k from 1 to 50"),
         ({"k": "9" * 5000}, "k: "), ({"min_score": "nan"}, "min_score: "), ({"where": "a ="}, "a ="),
-        ({"colour": "red"}, "colour: Extra inputs"),
+        ({"colour": "red"}, "there is no field 'colour' here; the fields are image, k, where, min_score"),
     ],
 )  # fmt: skip
 def test_search_and_inspect_refuse_fields_with_a_reason(http: httpx.Client, fields: dict[str, str], reason: str) -> None:
@@ -148,6 +148,12 @@ def test_a_picture_that_cannot_be_read_is_the_image_and_one_of_several_has_its_n
     refused(http.post("/v1/items:batch", files=two, data=records), 422, "image 1 (b): ")
 
 
+def test_unknown_fields_of_other_forms_are_named_with_the_known_ones(http: httpx.Client) -> None:
+    form: dict[str, Any] = {"files": {"image": picture(1)}, "data": {"zoom": "2", "k": "1"}}
+    refused(http.post("/v1/count", **form), 422, "there is no field 'k' here; the fields are image")
+    refused(http.put("/v1/items/bad", **form), 422, "there is no field 'k' here; the fields are image, metadata")
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -155,7 +161,7 @@ def test_a_picture_that_cannot_be_read_is_the_image_and_one_of_several_has_its_n
         ({"vector": UNIT, "metadata": {"_source": {"root": "/", "uri": "etc/passwd"}}}, "_source"),
         ({"vector": UNIT, "metadata": {"x": "y" * 70_000}}, "at most 65536 bytes"),
         ({"metadata": {}}, "vector: Field required"),
-        ({"vector": UNIT, "id": "x"}, "id: Extra inputs"),
+        ({"vector": UNIT, "id": "x"}, "id: there is no such field here"),
     ],
 )
 def test_put_refuses_with_a_reason(http: httpx.Client, body: Any, reason: str) -> None:
