@@ -165,6 +165,18 @@ def test_what_prevents_a_start_is_one_line_and_an_exit_code(
         assert "listening" not in found.stderr  # no address is announced that nobody will answer at
 
 
+def test_who_finds_the_store_of_a_server_locked_is_told_its_address(
+    process: Process, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(picture(1))
+    written = httpx.get(f"{process.url}/v1/info").json()["path"]
+    assert run(["index", str(tmp_path), "--store", written]) == 3
+    told = (
+        f"{written} is being written by process {process.process.pid}, a server at {process.url}; send it what is to be written"
+    )
+    assert told in capfd.readouterr().err
+
+
 def test_health_is_told_while_the_model_loads(model: Path, shared_cache: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

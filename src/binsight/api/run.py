@@ -56,12 +56,13 @@ def serve(
     if tls is not None:
         _check_tls(*tls)
     followed, loaded = Followed(url), Models(models, settings)
-
-    def open_now(metrics: Metrics) -> Service:
-        return followed.open(partial(open_service, loaded, settings, read_only, metrics))
-
-    server = Server(open_now, settings, Access(keys, allow_anonymous=allow_anonymous), has_moved=followed.has_moved)
     with listening(host, port) as listener:
+        address = _address(listener, has_tls=tls is not None)
+
+        def open_now(metrics: Metrics) -> Service:
+            return followed.open(partial(open_service, loaded, settings, read_only, metrics, address))
+
+        server = Server(open_now, settings, Access(keys, allow_anonymous=allow_anonymous), has_moved=followed.has_moved)
         _give_memory_back()
         log_as_json()
         ended_by = asyncio.run(_Process(server, settings, tls, listener).run())
@@ -69,6 +70,11 @@ def serve(
     if server.failure is not None:
         raise server.failure
     return ended_by
+
+
+def _address(listener: socket.socket, *, has_tls: bool) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"{'https' if has_tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _check_tls(certificate: str, key: str | None) -> None:
@@ -89,10 +95,11 @@ def _give_memory_back() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
-def open_service(models: Models, settings: Settings, read_only: bool, metrics: Metrics, url: str) -> Service:
-    """The service of a store, warm, with all of the models. Raises as `serve`."""
+def open_service(models: Models, settings: Settings, read_only: bool, metrics: Metrics, address: str, url: str) -> Service:
+    """The service of a store, warm, with all of the models; the store's lock tells the server's address. Raises as `serve`."""
     encoder, store = open_with(url, models, read_only=read_only)
     try:
+        store.tell_address(address)
         for other in models.loaded():
             if other is not encoder:  # that of the store that comes next: the alias does not wait while it is compiled
                 warm_up(other, settings)
