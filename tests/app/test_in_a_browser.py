@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
 
-from tests.app.conftest import bin_photo, chromium
+from binsight.app.visitors import GRACE_S
+from tests.app.conftest import bin_photo, chromium, shown
 from tests.fakes import paint
 
 PHONE: ViewportSize = {"width": 390, "height": 844}
@@ -176,6 +178,35 @@ def test_many_are_sorted_by_their_disagreement(fresh: Page, tmp_path: Path) -> N
         fresh.locator("#check-csv").click()
     table = list(csv.DictReader(Path(download.value.path()).read_text(encoding="utf-8").splitlines()))
     assert [(row["id"], row["disagreement"]) for row in table] == [("C", "1.0"), ("B", "0.8"), ("A", "0.2"), ("", ""), ("", "")]
+
+
+def test_a_check_that_is_stopped_ends_and_another_one_may_begin(
+    browser: Browser, stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 100 photos at half a second each. What a check works on lies in a folder of its own for as long as it works."""
+    (tmp_path / "app").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "app"))
+    folder = tmp_path / "many"
+    for number in range(100):
+        bin_photo(folder / f"{number}.png", 2)
+    (folder / "stock.csv").write_text("path,quantity\n" + "".join(f"{number}.png,2\n" for number in range(100)))
+    bin_photo(tmp_path / "one/a.png", 2)
+    (tmp_path / "one/stock.csv").write_text("path,quantity\na.png,2\n")
+    with shown(stock / "parts.store", delay_s=0.5) as url, browser.new_page() as page:
+        page.goto(url)
+        open_tab(page, "Check many")
+        page.locator("#check-folder input[type=file]").set_input_files(folder)
+        expect(said(page, "check")).to_contain_text("/100 photos", timeout=20_000)
+        assert list((tmp_path / "app").glob("*/work/tmp*"))
+        page.get_by_role("button", name="Stop", exact=True).click()
+        expect(said(page, "check")).to_contain_text("Stopped: nothing is being checked now.", timeout=20_000)
+        expect(said(page, "check")).not_to_contain_text("/100 photos")
+        deadline = time.monotonic() + GRACE_S - 1  # sooner than it ends where nobody waits
+        while list((tmp_path / "app").glob("*/work/tmp*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        page.locator("#check-files input[type=file]").set_input_files([tmp_path / "one/a.png", tmp_path / "one/stock.csv"])
+        expect(said(page, "check")).to_contain_text("One photo was checked: 0 disagree with the books.", timeout=15_000)
 
 
 def test_a_folder_is_checked_too(fresh: Page, tmp_path: Path) -> None:
