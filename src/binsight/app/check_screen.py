@@ -48,7 +48,7 @@ class CheckScreen:
                 with gr.Row():
                     self._go = gr.Button("Check", variant="primary", min_width=120, elem_id="check-go")
                     self._end = gr.Button("Stop", min_width=120, elem_id="check-stop")
-            with gr.Column(scale=3, min_width=300):
+            with gr.Column(scale=3, min_width=560):  # beneath, where the table has no room beside
                 self._status = gr.HTML(said(_ASK), elem_id="check-said")
                 self._rows = gr.HTML("", elem_id="check-rows")
                 self._download = gr.DownloadButton("Download the table (CSV)", visible=False, elem_id="check-csv")
