@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,19 +68,24 @@ def whole_split(uris: Iterable[str], *, counts: bool = True, split: str = "test"
 
 
 class ColourCounter:
-    """A runtime with a count head: red / 40 items with probability 0.8, one more with 0.2 (up to 5 and "more")."""
+    """A runtime with a count head: red / 40 items with probability 0.8, one more with 0.2 (up to 5 and "more").
+
+    delay_s: how long a batch takes.
+    """
 
     name = "colour counter"
     dim = 3
 
-    def __init__(self) -> None:
+    def __init__(self, delay_s: float = 0.0) -> None:
         self.pictures = 0
+        self._delay_s = delay_s
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.run_heads(pixels)["embedding"]
 
     def run_heads(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         self.pictures += len(pixels)
+        sleep(self._delay_s)
         means = pixels.mean(axis=(1, 2), dtype=np.float32)  # (n, 3)
         items = np.clip(np.rint(means[:, 0] / STEP).astype(int), 0, 5)
         chances = np.full((len(pixels), 7), 1e-9, np.float32)
@@ -88,8 +94,9 @@ class ColourCounter:
         return {"embedding": means + np.float32(1), "count": np.log(chances)}
 
 
-def counting_encoder(fingerprint: str = "d" * 64) -> Encoder:
+def counting_encoder(fingerprint: str = "d" * 64, *, delay_s: float = 0.0) -> Encoder:
     half = (0.5, 0.5, 0.5)
     squash = Preprocess(size=(SIZE, SIZE), fit="squash", crop_pct=1.0, mean=half, std=half, interpolation="bilinear")
     heads = Heads(count=Calibration("softmax", 5, threshold=0.9))
-    return Encoder(model="colour-counter", fingerprint=fingerprint, preprocess=squash, runtime=ColourCounter(), heads=heads)
+    runtime = ColourCounter(delay_s)
+    return Encoder(model="colour-counter", fingerprint=fingerprint, preprocess=squash, runtime=runtime, heads=heads)

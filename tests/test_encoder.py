@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -213,13 +214,21 @@ def test_nothing_gives_nothing(encoder: Encoder) -> None:
         assert encoded.vectors.dtype == np.float32
 
 
-@pytest.mark.parametrize("n", [1, 30])
-def test_a_bad_picture_is_named(encoder: Encoder, tmp_path: Path, n: int) -> None:
-    images: list[Any] = list(noise(n))
-    images[n // 2] = tmp_path / "broken.jpg"
-    images[n // 2].write_bytes(b"no picture")
-    with pytest.raises(BadImage, match=rf"image {n // 2} \(.*broken\.jpg\): "):
+def test_a_bad_picture_is_named(encoder: Encoder, tmp_path: Path) -> None:
+    images: list[Any] = list(noise(30))
+    images[15] = tmp_path / "broken.jpg"
+    images[15].write_bytes(b"")
+    with pytest.raises(BadImage, match=r"^image 15 \(.*broken\.jpg\): an empty file$"):
         encoder.encode(images, batch_size=4)
+
+
+def test_a_bad_picture_that_is_the_only_one_has_no_number(encoder: Encoder, tmp_path: Path) -> None:
+    path = tmp_path / "nothing.jpg"
+    for image, name in ((path, str(path)), (str(path), str(path))):
+        with pytest.raises(BadImage, match=f"^{re.escape(name)}: cannot be read: No such file or directory$"):
+            encoder.encode([image])
+    with pytest.raises(BadImage, match=r"^the image: an empty file$"):
+        encoder.encode([b""])
 
 
 def test_one_picture_instead_of_a_list_is_refused(encoder: Encoder) -> None:

@@ -103,7 +103,7 @@ class Encoder:
         if batch_size < 1:
             raise BadSettings(f"want a batch_size of at least 1, got {batch_size}")
         if len(images) == 1:
-            return self.encode_pixels(self._decode(images[0], 0)[np.newaxis])
+            return self.encode_pixels(self._decode_only(images[0])[np.newaxis])
         return self._joined([self.encode_pixels(pixels) for pixels in self._decoded_batches(images, batch_size)])
 
     def encode_pixels(self, pixels: Pixels) -> Encoded:
@@ -138,6 +138,13 @@ class Encoder:
         counts = [count for part in parts for count in part.counts or ()] if self.heads.count is not None else None
         labels = [label for part in parts for label in part.labels or ()] if self.heads.classes is not None else None
         return Encoded(rows, counts, labels)
+
+    def _decode_only(self, image: Picture) -> NDArray[np.uint8]:
+        try:
+            return self.preprocess.pixels(image)
+        except BadImage as error:
+            name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "the image"
+            raise BadImage(f"{name}: {error}") from error
 
     def _decode(self, image: Picture, index: int) -> NDArray[np.uint8]:
         try:

@@ -19,7 +19,7 @@ import json
 import operator
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias, cast, final
 
@@ -133,6 +133,11 @@ class Filter:
         """The filter that `text` says; the same as `Filter(text)`."""
         return cls(text)
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that it asks for, each once, in their order."""
+        return tuple(dict.fromkeys(_fields(self.expression)))
+
     def matches(self, metadata: Mapping[str, Any]) -> bool:
         """Whether this metadata object passes."""
         return self._predicate(metadata)
@@ -146,6 +151,11 @@ class Filter:
         """
         sql = _sql(self.expression, column)
         return f"({sql.text})", sql.params
+
+
+def is_field_name(name: str) -> bool:
+    """Whether a filter can name a field of this name."""
+    return _FIELD.fullmatch(name) is not None
 
 
 def as_filter(where: Filter | str | None) -> Filter | None:
@@ -176,6 +186,7 @@ _TOKEN = re.compile(
       | (?P<other>.)""",
     re.VERBOSE | re.DOTALL,
 )
+_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NUMBER = re.compile(r"-?(?P<digits>0|[1-9][0-9]*)(?P<rest>(\.[0-9]+)?([eE][-+]?[0-9]+)?)")
 _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)", re.DOTALL)
 _ESCAPES = {'"': '"', "'": "'", "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
@@ -358,6 +369,16 @@ def _read_text(text: str, token: _Token) -> str:
 
 
 # Writing
+
+
+def _fields(node: Expression) -> Iterator[str]:
+    if isinstance(node, And | Or):
+        for term in node.terms:
+            yield from _fields(term)
+    elif isinstance(node, Not):
+        yield from _fields(node.term)
+    else:
+        yield node.field
 
 
 def _literal(value: Value) -> str:

@@ -12,6 +12,7 @@ the first sign of damage, where Pillow fills what is missing with grey. The othe
 from __future__ import annotations
 
 import io
+import math
 import os
 import stat
 import struct
@@ -318,9 +319,12 @@ def _check_size(width: int, height: int, limits: Limits) -> None:
     if width < 1 or height < 1:
         raise BadImage(f"a picture of {width} × {height} pixels")
     if max(width, height) > limits.max_side_px or width * height > limits.max_pixels:
+        shrink = min(1.0, limits.max_side_px / max(width, height), math.sqrt(limits.max_pixels / (width * height)))
+        smaller = f"{max(1, int(width * shrink))} × {max(1, int(height * shrink))}"
         raise BadImage(
             f"too large: {width} × {height} pixels, "
-            f"at most {limits.max_side_px:,} a side and {limits.max_pixels:,} together are read"
+            f"at most {limits.max_side_px:,} a side and {limits.max_pixels:,} together are read; "
+            f"scale it down to {smaller} or less, as any photo program does"
         )
 
 

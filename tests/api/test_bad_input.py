@@ -33,7 +33,7 @@ def refused(response: httpx.Response, status: int, reason: str) -> None:
         ({}, 422, "id: Field required"),
         ([], 422, "valid dictionary"),
         ("x", 422, "valid dictionary"),
-        ({"vector": UNIT, "id": "a"}, 422, "id: Extra inputs"),
+        ({"vector": UNIT, "id": "a"}, 422, "id: there is no such field here; /docs lists"),
         ({"vector": UNIT[:-1]}, 422, "want vectors of 16 numbers, got 15"),
         ({"vector": []}, 422, "at least 1 item"),
         ({"vector": [0.0] * 16}, 422, "has no direction"),
@@ -53,7 +53,7 @@ def refused(response: httpx.Response, status: int, reason: str) -> None:
         ({"vector": UNIT, "where": "x" * 20_000}, 422, "16384"),
         ({"vector": UNIT, "min_score": 1.5}, 422, "less than or equal to 1"),
         ({"vector": UNIT, "min_score": "high"}, 422, "valid number"),
-        ({"vector": UNIT, "colour": "red"}, 422, "colour: Extra inputs"),
+        ({"vector": UNIT, "colour": "red"}, 422, "colour: there is no such field here; /docs lists"),
         ({"id": "nobody"}, 404, "no item has the id 'nobody'"),
         ({"id": ""}, 422, "at least 1 character"),
         ({"id": 7}, 422, "valid string"),
@@ -122,7 +122,7 @@ def test_broken_forms(http: httpx.Client, path: str, content_type: str, body: by
     [
         ({"k": "many"}, "valid integer"), ({"k": "0"}, "greater than or equal to 1"), ({"k": "51"}, "want k from 1 to 50"),
         ({"k": "9" * 5000}, "k: "), ({"min_score": "nan"}, "min_score: "), ({"where": "a ="}, "a ="),
-        ({"colour": "red"}, "colour: Extra inputs"),
+        ({"colour": "red"}, "there is no field 'colour' here; the fields are image, k, where, min_score"),
     ],
 )  # fmt: skip
 def test_search_and_inspect_refuse_fields_with_a_reason(http: httpx.Client, fields: dict[str, str], reason: str) -> None:
@@ -138,6 +138,22 @@ def test_a_form_holds_one_picture_and_each_field_once(http: httpx.Client) -> Non
     refused(http.post("/v1/search", files=twice), 422, "want 'k' once")
 
 
+def test_a_picture_that_cannot_be_read_is_the_image_and_one_of_several_has_its_number_and_id(http: httpx.Client) -> None:
+    for method, path in (("POST", "search"), ("POST", "count"), ("POST", "inspect"), ("PUT", "items/bad")):
+        response = http.request(method, f"/v1/{path}", files={"image": b"no picture at all"})
+        refused(response, 422, "")
+        assert response.json()["detail"].startswith("the image: "), response.text
+    two = [("image", picture(1)), ("image", b"no picture at all")]
+    records = {"items": json.dumps([{"id": "a"}, {"id": "b"}])}
+    refused(http.post("/v1/items:batch", files=two, data=records), 422, "image 1 (b): ")
+
+
+def test_unknown_fields_of_other_forms_are_named_with_the_known_ones(http: httpx.Client) -> None:
+    form: dict[str, Any] = {"files": {"image": picture(1)}, "data": {"zoom": "2", "k": "1"}}
+    refused(http.post("/v1/count", **form), 422, "there is no field 'k' here; the fields are image")
+    refused(http.put("/v1/items/bad", **form), 422, "there is no field 'k' here; the fields are image, metadata")
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -145,7 +161,7 @@ def test_a_form_holds_one_picture_and_each_field_once(http: httpx.Client) -> Non
         ({"vector": UNIT, "metadata": {"_source": {"root": "/", "uri": "etc/passwd"}}}, "_source"),
         ({"vector": UNIT, "metadata": {"x": "y" * 70_000}}, "at most 65536 bytes"),
         ({"metadata": {}}, "vector: Field required"),
-        ({"vector": UNIT, "id": "x"}, "id: Extra inputs"),
+        ({"vector": UNIT, "id": "x"}, "id: there is no such field here"),
     ],
 )
 def test_put_refuses_with_a_reason(http: httpx.Client, body: Any, reason: str) -> None:

@@ -134,7 +134,7 @@ def test_every_model_that_was_given_is_compiled_before_its_store_is_named(
     assert run(["index", str(photos), "--store", store, "--model", models.names[0]]) == 0
     models.of(encoders[0].info)
     loaded = [encoder.load_s for encoder in models.loaded()]
-    service = open_service(models, settings, True, Metrics(), store)
+    service = open_service(models, settings, True, Metrics(), "http://127.0.0.1:8000", store)
     try:
         warm = [encoder.load_s for encoder in models.loaded()]
     finally:

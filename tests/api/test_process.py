@@ -162,14 +162,42 @@ def test_what_prevents_a_start_is_one_line_and_an_exit_code(
         assert (found.returncode, found.stdout) == (code, ""), found.stderr
         assert last.startswith("binsight: ")
         assert reason in last
+        assert "listening" not in found.stderr  # no address is announced that nobody will answer at
+
+
+def test_who_finds_the_store_of_a_server_locked_is_told_its_address(
+    process: Process, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(picture(1))
+    written = httpx.get(f"{process.url}/v1/info").json()["path"]
+    assert run(["index", str(tmp_path), "--store", written]) == 3
+    told = (
+        f"{written} is being written by process {process.process.pid}, a server at {process.url}; send it what is to be written"
+    )
+    assert told in capfd.readouterr().err
 
 
 def test_health_is_told_while_the_model_loads(model: Path, shared_cache: Path, tmp_path: Path) -> None:
-    with Process("--store", tmp_path / "s.store", "--model", model, cache=shared_cache, wait_ready=False) as running:
-        url = running.wait_listening()
-        found = [httpx.get(f"{url}/{path}", timeout=30) for path in ("healthz", "readyz", "v1/info")]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    arguments = ("--store", tmp_path / "s.store", "--model", model, "--port", str(port))
+    with Process(*arguments, cache=shared_cache, wait_ready=False) as running:
+        url = f"http://127.0.0.1:{port}"
+        found = [answer_while_starting(f"{url}/{path}") for path in ("healthz", "readyz", "v1/info")]
         if found[1].status_code == 503:  # it may be as quick as this
             assert "not loaded" in found[1].json()["detail"]
             assert found[1].headers["retry-after"] == "1"
         assert found[0].status_code == 200
         running.wait_ready()
+        assert [line["event"] for line in running.lines if line["event"] in ("listening", "ready")] == ["listening", "ready"]
+
+
+def answer_while_starting(url: str) -> httpx.Response:
+    """What is answered as soon as the port is open."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return httpx.get(url, timeout=30)
+        except httpx.ConnectError:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)

@@ -50,6 +50,22 @@ def test_a_picture_that_was_put_is_found_again_with_its_record_and_its_count(htt
     assert len(none.json()["matches"]) <= 1
 
 
+def test_a_field_that_no_item_has_is_told_in_the_requests_log_line(http: httpx.Client, process: Process) -> None:
+    put(http, "absent/1", 1, set="absent")
+    asked: dict[str, dict[str, Any]] = {
+        "by-picture": {"files": {"image": picture(1)}, "data": {"where": "sett = 'absent'"}},
+        "by-id": {"json": {"id": "absent/1", "where": "sett = 'absent'"}},
+        "all-there": {"json": {"id": "absent/1", "where": "set = 'nothing'"}},
+        "found": {"json": {"id": "absent/1", "where": "not sett = 'absent'"}},
+    }
+    for name, body in asked.items():
+        http.post("/v1/search", headers={"X-Request-ID": name}, **body).raise_for_status()
+    for name in ("by-picture", "by-id"):
+        assert process.logged(request_id=name)["note"].startswith("no item has a field 'sett'; there ")
+    for name in ("all-there", "found"):
+        assert "note" not in process.logged(request_id=name)
+
+
 def test_search_says_what_the_command_says(
     http: httpx.Client, process: Process, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -50,9 +50,12 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def shown(store: Path, *password: str) -> Iterator[str]:
-    """The URL of screens over a store, for the time of the `with`; nothing may be written to stderr meanwhile."""
-    command = [sys.executable, "-m", "tests.app.shown_store", str(store), *password]
+def shown(store: Path, password: str = "", *, delay_s: float = 0.0) -> Iterator[str]:
+    """The URL of screens over a store, for the time of the `with`; nothing may be written to stderr meanwhile.
+
+    delay_s: how long the model takes for a photo.
+    """
+    command = [sys.executable, "-m", "tests.app.shown_store", str(store), password, str(delay_s)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout is not None
     try:

@@ -1,4 +1,6 @@
-"""Screens over a store, with the model whose answers one can compute: python -m tests.app.shown_store STORE [PASSWORD].
+"""Screens over a store, with the model whose answers one can compute.
+
+python -m tests.app.shown_store STORE [PASSWORD [DELAY_S]]
 
 A process of its own: Gradio leaves event loops and sockets to the collector, which the tests' own process takes for errors.
 """
@@ -18,13 +20,14 @@ from binsight.store import open_store
 from tests.count_fakes import counting_encoder
 
 
-def main(url: str, password: str | None = None) -> None:
+def main(url: str, password: str = "", delay_s: str = "0") -> None:
+    encoder = counting_encoder(delay_s=float(delay_s))
     with (
         TemporaryDirectory() as cache,
-        closing(Local(Searcher(counting_encoder(), open_store(url, read_only=True)), url)) as backend,
+        closing(Local(Searcher(encoder, open_store(url, read_only=True)), url)) as backend,
         listening("127.0.0.1", 0) as listener,
     ):
-        server = make_server(backend, Path(cache), password, is_local=password is None)
+        server = make_server(backend, Path(cache), password or None, is_local=not password)
         sys.stdout.write(f"http://127.0.0.1:{listener.getsockname()[1]}\n")
         sys.stdout.flush()
         server.run(sockets=[listener])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,11 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
 
-from tests.app.conftest import bin_photo, chromium
+from binsight.app.visitors import GRACE_S
+from tests.app.conftest import bin_photo, chromium, shown
 from tests.fakes import paint
 
+CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")  # a green picture with a moving disc
 PHONE: ViewportSize = {"width": 390, "height": 844}
 
 
@@ -22,7 +25,7 @@ def browser() -> Iterator[Browser]:
     program = chromium()
     with sync_playwright() as play:
         running = play.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+            executable_path=program, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *CAMERA]
         )
         yield running
         running.close()
@@ -176,6 +179,78 @@ def test_many_are_sorted_by_their_disagreement(fresh: Page, tmp_path: Path) -> N
         fresh.locator("#check-csv").click()
     table = list(csv.DictReader(Path(download.value.path()).read_text(encoding="utf-8").splitlines()))
     assert [(row["id"], row["disagreement"]) for row in table] == [("C", "1.0"), ("B", "0.8"), ("A", "0.2"), ("", ""), ("", "")]
+
+
+def test_a_check_that_is_stopped_ends_and_another_one_may_begin(
+    browser: Browser, stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 100 photos at half a second each. What a check works on lies in a folder of its own for as long as it works."""
+    (tmp_path / "app").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "app"))
+    folder = tmp_path / "many"
+    for number in range(100):
+        bin_photo(folder / f"{number}.png", 2)
+    (folder / "stock.csv").write_text("path,quantity\n" + "".join(f"{number}.png,2\n" for number in range(100)))
+    bin_photo(tmp_path / "one/a.png", 2)
+    (tmp_path / "one/stock.csv").write_text("path,quantity\na.png,2\n")
+    with shown(stock / "parts.store", delay_s=0.5) as url, browser.new_page() as page:
+        page.goto(url)
+        open_tab(page, "Check many")
+        page.locator("#check-folder input[type=file]").set_input_files(folder)
+        expect(said(page, "check")).to_contain_text("/100 photos", timeout=20_000)
+        assert list((tmp_path / "app").glob("*/work/tmp*"))
+        page.get_by_role("button", name="Stop", exact=True).click()
+        expect(said(page, "check")).to_contain_text("Stopped: nothing is being checked now.", timeout=20_000)
+        expect(said(page, "check")).not_to_contain_text("/100 photos")
+        deadline = time.monotonic() + GRACE_S - 1  # sooner than it ends where nobody waits
+        while list((tmp_path / "app").glob("*/work/tmp*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        page.locator("#check-files input[type=file]").set_input_files([tmp_path / "one/a.png", tmp_path / "one/stock.csv"])
+        expect(said(page, "check")).to_contain_text("One photo was checked: 0 disagree with the books.", timeout=15_000)
+
+
+def test_the_table_of_a_check_is_not_clipped(fresh: Page, tmp_path: Path) -> None:
+    name = "a-rather-long-name-of-a-photo"
+    bin_photo(tmp_path / f"stock/{name}.png", 2)
+    (tmp_path / "stock/stock.csv").write_text(f"path,quantity\n{name}.png,4\n")
+    open_tab(fresh, "Check many")
+    fresh.locator("#check-folder input[type=file]").set_input_files(tmp_path / "stock")
+    expect(fresh.locator("#check-rows tbody tr")).to_have_count(1)
+    for width in (1280, 1010, 900, 820):
+        fresh.set_viewport_size({"width": width, "height": 900})
+        wide, seen = fresh.locator("#check-rows .wide").evaluate("one => [one.scrollWidth, one.clientWidth]")
+        assert wide <= seen, width
+
+
+def test_a_picture_is_pasted_from_the_clipboard_by_the_keyboard(browser: Browser, url: str) -> None:
+    with browser.new_context() as context:
+        context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
+        page = context.new_page()
+        page.goto(url)
+        page.evaluate(
+            """async () => {
+              const canvas = Object.assign(document.createElement("canvas"), {width: 96, height: 72});
+              const pen = canvas.getContext("2d");
+              pen.fillStyle = "rgb(30, 200, 30)";
+              pen.fillRect(0, 0, 96, 72);
+              const blob = await new Promise(done => canvas.toBlob(done, "image/png"));
+              await navigator.clipboard.write([new ClipboardItem({"image/png": blob})]);
+            }"""
+        )
+        page.locator("#find-photo").get_by_label("Paste from clipboard").focus()
+        page.keyboard.press("Enter")
+        expect(said(page, "find")).to_contain_text("the nearest is FAN-1, with a score of 1.00", timeout=20_000)
+        expect(page.get_by_role("img", name="The chosen photo")).to_be_visible()
+
+
+def test_a_photo_is_taken_with_the_camera(fresh: Page) -> None:
+    find = fresh.locator("#find-photo")
+    find.get_by_label("Capture from camera").click()
+    find.get_by_role("button", name="Click to Access Webcam").click()
+    find.get_by_role("button", name="capture photo").click()
+    expect(said(fresh, "find")).to_contain_text("5 items look like it; the nearest is ")
+    expect(fresh.get_by_role("img", name="The chosen photo")).to_be_visible()
 
 
 def test_a_folder_is_checked_too(fresh: Page, tmp_path: Path) -> None:

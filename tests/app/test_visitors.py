@@ -34,6 +34,17 @@ def test_work_goes_on_while_its_page_is_open_and_for_a_moment_after(visitors: Vi
         go_on()
 
 
+def test_work_that_is_stopped_ends_and_what_begins_later_goes_on(visitors: Visitors, now: list[float]) -> None:
+    with visitors.waiting("me"), visitors.waiting("you"):
+        mine, yours = visitors.work_for("me"), visitors.work_for("you")
+        visitors.stop("me")
+        with pytest.raises(CannotBeDone, match="the work was stopped, as asked"):
+            mine()
+        yours()
+        now[0] += 0.001
+        visitors.work_for("me")()
+
+
 def test_others_who_wait_keep_no_work_going(visitors: Visitors, now: list[float]) -> None:
     go_on = visitors.work_for("me")
     with visitors.waiting("you"):

@@ -123,6 +123,17 @@ def test_search_takes_a_filter_and_a_cut_off(shell: Shell, parts: Path, store: P
     assert {match["metadata"]["label"] for match in found} == {"green"}
 
 
+def test_search_says_which_field_no_item_has(shell: Shell, parts: Path, store: Path) -> None:
+    query = parts / "green/1.png"
+    result = shell("search", query, "--store", store, "--where", "lable = 'green'", "--json")
+    assert (result.code, result.document["matches"]) == (0, [])
+    assert result.err.splitlines() == [
+        "no matches: none of the 9 items passes where \"lable = 'green'\"",
+        "note: no item has a field 'lable'; there are label, path",
+    ]
+    assert shell("search", query, "--store", store, "--where", "lable = 'x' or label = 'green'").err == ""
+
+
 def test_search_prints_a_table_for_people(shell: Shell, parts: Path, store: Path) -> None:
     lines = shell("search", parts / "red/0.png", "--store", store, "-k", "2").out.splitlines()
     assert lines[0].split() == ["#", "score", "id", "record"]
@@ -174,8 +185,12 @@ def test_verify_of_a_damaged_store_names_the_row_and_ends_with_3(shell: Shell, s
         (("search", "{parts}/red/0.png", "--store", "{store}", "-k", "0"), 2, "k from 1"),
         (("search", "{parts}/red/0.png", "--store", "{store}", "--where", "label ="), 2, "label ="),
         (("search", "{parts}/red/0.png", "--store", "{store}", "--min-score", "2"), 2, "min_score"),
-        (("search", "{parts}/nothing.png", "--store", "{store}"), 1, "nothing.png"),
-        (("search", "{tmp}/text.png", "--store", "{store}"), 1, "image 0"),
+        (
+            ("search", "{parts}/nothing.png", "--store", "{store}"),
+            1,
+            "binsight: {parts}/nothing.png: cannot be read: No such file",
+        ),
+        (("search", "{tmp}/text.png", "--store", "{store}"), 1, "binsight: {tmp}/text.png: "),
         (("search", "{parts}/red/0.png", "--store", "redis://127.0.0.1:1/0?index=x"), 3, "cannot be reached"),
         (("search", "{parts}/red/0.png", "--store", "redis://localhost/0"), 2, "index=NAME"),
         (("store", "info", "{tmp}/nothing"), 2, "is not a store"),
@@ -202,7 +217,7 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     before = lasting(tmp_path)
     filled = [argument.format(parts=parts, tmp=tmp_path, store=store, long="x" * 300) for argument in arguments]
-    assert message in shell.fails(*filled, code=code)
+    assert message.format(parts=parts, tmp=tmp_path) in shell.fails(*filled, code=code)
     assert lasting(tmp_path) == before
 
 

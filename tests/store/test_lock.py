@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -97,6 +98,22 @@ def test_a_writer_is_refused_in_its_own_process_too_and_a_closed_one_frees_the_l
     with open_store(tmp_path / "t.store", create=INFO), pytest.raises(StoreLocked, match=f"process {os.getpid()}"):
         open_store(tmp_path / "t.store")
     open_store(tmp_path / "t.store").close()
+
+
+def test_a_server_that_holds_the_lock_is_named_with_its_address(tmp_path: Path) -> None:
+    with open_store(tmp_path / "t.store", create=INFO) as store:
+        store.tell_address("https://[::1]:8000")
+        told = (
+            f"t.store is being written by process {os.getpid()}, a server at https://[::1]:8000; send it what is to be written"
+        )
+        told += " (PUT https://[::1]:8000/v1/items/ID), stop it, or open the store for reading only"
+        with pytest.raises(StoreLocked, match=re.escape(told)):
+            open_store(tmp_path / "t.store")
+        (tmp_path / "t.store/lock").write_text(f"{os.getpid()}\nhttp://x\x1b[2J\n")
+        with pytest.raises(StoreLocked, match=f"process {os.getpid()}; wait for it to end"):
+            open_store(tmp_path / "t.store")
+    with open_store(tmp_path / "t.store"), pytest.raises(StoreLocked, match=f"process {os.getpid()}; wait for it to end"):
+        open_store(tmp_path / "t.store")
 
 
 def test_looking_whether_the_lock_is_held_never_refuses_a_writer(tmp_path: Path) -> None:

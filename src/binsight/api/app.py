@@ -26,12 +26,15 @@ from binsight.api.server import Server
 from binsight.errors import BinsightError
 
 
-def create_app(server: Server, *, on_failure: Callable[[], None] | None = None) -> FastAPI:
-    """The application of one server, which it loads when it starts. on_failure: called when that cannot be done."""
+def create_app(
+    server: Server, *, announce: Callable[[], None] | None = None, on_failure: Callable[[], None] | None = None
+) -> FastAPI:
+    """The application of one server, which it loads when it starts. announce: called once that is done; on_failure: when it
+    cannot be done."""
 
     async def load() -> None:
         try:
-            await server.load()
+            await server.load(announce)
             await server.follow()
         except Exception:  # noqa: BLE001, kept in server.failure for who started it
             if on_failure is not None:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from binsight.api.metrics import Metrics
 from binsight.api.problems import HttpProblem, response_of
-from binsight.api.server import CALLER
+from binsight.api.server import CALLER, NOTE
 from binsight.errors import Overloaded
 
 REQUEST_ID = "X-Request-ID"
@@ -88,6 +88,7 @@ class Envelope:
                 "took_ms": round(1000 * seconds, 3),
                 "caller": scope.get(CALLER),
                 "bytes_in": exchange.bytes_in,
+                **({"note": scope[NOTE]} if NOTE in scope else {}),
             },
         )
 

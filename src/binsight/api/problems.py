@@ -60,6 +60,9 @@ def invalid(error: ValidationError) -> HttpProblem:
     if first["type"] == "json_invalid":
         return HttpProblem(400, f"the body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}", name=WrongUse.__name__)
     place = ".".join(str(part) for part in first["loc"]) or "the body"
+    if first["type"] == "extra_forbidden":
+        told = place.encode("ascii", "backslashreplace").decode()[:100]
+        return HttpProblem(422, f"{told}: there is no such field here; /docs lists those there are", name=WrongUse.__name__)
     shown = reprlib.repr(first["input"]).encode("ascii", "backslashreplace").decode()  # of millions of numbers, six
     return HttpProblem(422, f"{place}: {first['msg']}, got {shown[:100]}", name=WrongUse.__name__)
 

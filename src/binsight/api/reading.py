@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -12,7 +13,7 @@ from pydantic_core import from_json
 from starlette.requests import Request
 
 from binsight.api.problems import HttpProblem, too_large
-from binsight.api.uploads import JSON_TYPE, Form, Upload
+from binsight.api.uploads import FILE_FIELD, JSON_TYPE, Form, Upload
 from binsight.api.wire import ById, ByVector
 from binsight.errors import BadItem, BadSettings, BadVectors, WrongUse
 from binsight.records import Metadata
@@ -61,8 +62,17 @@ def query_of(body: bytes) -> ByVector | ById:
 
 
 def fields_of(model: type[M], form: Form) -> M:
-    """The text fields of a form."""
+    """The text fields of a form. Raises HttpProblem 422 for one that the model does not have."""
+    _expect_fields(form, model.model_fields)
     return model.model_validate(form.fields)
+
+
+def _expect_fields(form: Form, known: Iterable[str]) -> None:
+    unknown = form.fields.keys() - set(known)
+    if unknown:
+        told = ascii(min(unknown))[:100]
+        names = ", ".join([FILE_FIELD, *known])
+        raise HttpProblem(422, f"there is no field {told} here; the fields are {names}", name=WrongUse.__name__)
 
 
 def one_image(form: Form) -> Upload:
@@ -102,9 +112,7 @@ def metadata_of(metadata: Metadata) -> Metadata:
 
 def metadata_field(form: Form) -> Metadata:
     """The metadata of a form, JSON in its field `metadata`; empty where there is none. Other fields are refused."""
-    unknown = form.fields.keys() - {"metadata"}
-    if unknown:
-        raise HttpProblem(422, f"want no field but image and metadata, got {ascii(min(unknown))[:100]}", name=WrongUse.__name__)
+    _expect_fields(form, ["metadata"])
     text = form.fields.get("metadata", "{}")
     if len(text) > MOST_RECORD_BYTES:
         raise too_large(f"want metadata of at most {MOST_RECORD_BYTES:,} signs, got {len(text):,}")

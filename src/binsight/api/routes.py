@@ -20,16 +20,19 @@ from binsight.api.batching import Told
 from binsight.api.keys import Scope
 from binsight.api.places import Places
 from binsight.api.problems import busy
-from binsight.api.server import Server
+from binsight.api.server import NOTE, Server
 from binsight.api.service import Service
 from binsight.api.uploads import FORM_TYPE, JSON_TYPE, Form, Upload
 from binsight.documents import answer_json, count_json, info_json
 from binsight.errors import BadImage, BadItem, BadSettings, UnknownItem
-from binsight.records import Answer, Item, Metadata
+from binsight.fields import absent_fields
+from binsight.filters import Filter
+from binsight.records import Answer, Item, Match, Metadata
 from binsight.search import above
 from binsight.vectors import Vectors
 
 routes = APIRouter()
+_MOST_LOOKED_AT = 1_000  # items, for the fields that there are: some milliseconds
 
 
 @routes.post(
@@ -44,7 +47,7 @@ async def search(request: Request) -> Response:
     _expect_place(request, service)
     async with server.bodies.read(request, most_json=reading.most_json(service.store.dim)) as body:
         if isinstance(body, Form):
-            return await _found(server, service, body)
+            return await _found(request, server, service, body)
         query = reading.query_of(body)
         if isinstance(query, wire.ByVector):
             service.expect_fingerprint(query.fingerprint)
@@ -58,7 +61,9 @@ async def search(request: Request) -> Response:
                 answer = searcher.by_vector(row, k=k, where=query.where, min_score=query.min_score)
             else:
                 answer = searcher.by_id(query.id, k=k, where=query.where, min_score=query.min_score)
-            return _json(answer_json(answer, {"search": 1000 * (perf_counter() - started)}))
+            took_ms = {"search": 1000 * (perf_counter() - started)}
+            _note_absent_fields(request, service, answer.matches, query.where)
+            return _json(answer_json(answer, took_ms))
 
         return HeldAnswer(await service.read(answered), server.answers)
 
@@ -80,7 +85,7 @@ async def count(request: Request) -> Response:
         reading.fields_of(wire.NoFields, form)
         image = reading.one_image(form)
         with service.pictures.taking():
-            told = await service.told(image.data, {})
+            told = await _told_of_one(service, image, {})
     assert told.count is not None
     return _answer(_json({"path": image.filename} | count_json(told.count)))
 
@@ -96,7 +101,7 @@ async def inspect(request: Request) -> Response:
     server, service = _admitted(request, "read")
     _expect_place(request, service)
     async with server.bodies.read(request) as body:
-        return await _found(server, service, reading.form_of(body), with_labels=True)
+        return await _found(request, server, service, reading.form_of(body), with_labels=True)
 
 
 @routes.put(
@@ -244,22 +249,39 @@ async def metrics(request: Request) -> Response:
     return Response(server.metrics.text(), media_type=server.metrics.media_type)
 
 
-async def _found(server: Server, service: Service, form: Form, *, with_labels: bool = False) -> Response:
+async def _found(request: Request, server: Server, service: Service, form: Form, *, with_labels: bool = False) -> Response:
     """The answer to a search with a picture."""
     choice, image = reading.fields_of(wire.ImageChoice, form), reading.one_image(form)
     k = reading.checked_most(choice.k, server.settings.api_max_k)
     took_ms: dict[str, float] = {}
     with service.pictures.taking():
-        told = await service.told(image.data, took_ms)
+        told = await _told_of_one(service, image, took_ms)
 
         def answered() -> bytes:
             started = perf_counter()
             (matches,) = service.store.query(told.vector, k=k, where=choice.where)
             took_ms["search"] = 1000 * (perf_counter() - started)
+            _note_absent_fields(request, service, matches, choice.where)
             document = answer_json(Answer(above(matches, choice.min_score), told.count), took_ms)
             return _json(document | {"labels": told.labels} if with_labels else document)
 
         return HeldAnswer(await service.read(answered, of_picture=True), server.answers)
+
+
+def _note_absent_fields(request: Request, service: Service, matches: Sequence[Match], where: str | None) -> None:
+    """Where nothing was found: which fields of the filter no item has. The form of an answer is fixed, so the log says it."""
+    if not matches and where is not None:
+        absent = absent_fields(service.store, Filter(where), most=_MOST_LOOKED_AT)
+        if absent:
+            request.scope[NOTE] = absent
+
+
+async def _told_of_one(service: Service, image: Upload, took_ms: dict[str, float]) -> Told:
+    """What the model says of a request's only picture; adds to took_ms. Raises BadImage."""
+    try:
+        return await service.told(image.data, took_ms)
+    except BadImage as error:
+        raise BadImage(f"the image: {error}") from error
 
 
 async def _put_pictures(service: Service, items: list[Item], images: Sequence[Upload]) -> Response:
@@ -267,8 +289,9 @@ async def _put_pictures(service: Service, items: list[Item], images: Sequence[Up
         answers = await asyncio.gather(*(service.told(image.data, {}) for image in images), return_exceptions=True)
         told: list[Told] = []
         for number, answer in enumerate(answers):
-            if isinstance(answer, BadImage) and len(images) > 1:
-                raise BadImage(f"image {number} ({items[number].id}): {answer}") from answer
+            if isinstance(answer, BadImage):
+                name = f"image {number} ({items[number].id})" if len(images) > 1 else "the image"
+                raise BadImage(f"{name}: {answer}") from answer
             if isinstance(answer, BaseException):
                 raise answer
             told.append(answer)

@@ -56,19 +56,25 @@ def serve(
     if tls is not None:
         _check_tls(*tls)
     followed, loaded = Followed(url), Models(models, settings)
-
-    def open_now(metrics: Metrics) -> Service:
-        return followed.open(partial(open_service, loaded, settings, read_only, metrics))
-
-    server = Server(open_now, settings, Access(keys, allow_anonymous=allow_anonymous), has_moved=followed.has_moved)
     with listening(host, port) as listener:
+        address = _address(listener, has_tls=tls is not None)
+
+        def open_now(metrics: Metrics) -> Service:
+            return followed.open(partial(open_service, loaded, settings, read_only, metrics, address))
+
+        server = Server(open_now, settings, Access(keys, allow_anonymous=allow_anonymous), has_moved=followed.has_moved)
         _give_memory_back()
         log_as_json()
-        ended_by = asyncio.run(_Process(server, settings, tls).run(listener))
+        ended_by = asyncio.run(_Process(server, settings, tls, listener).run())
     followed.close()
     if server.failure is not None:
         raise server.failure
     return ended_by
+
+
+def _address(listener: socket.socket, *, has_tls: bool) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"{'https' if has_tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _check_tls(certificate: str, key: str | None) -> None:
@@ -89,10 +95,11 @@ def _give_memory_back() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
-def open_service(models: Models, settings: Settings, read_only: bool, metrics: Metrics, url: str) -> Service:
-    """The service of a store, warm, with all of the models. Raises as `serve`."""
+def open_service(models: Models, settings: Settings, read_only: bool, metrics: Metrics, address: str, url: str) -> Service:
+    """The service of a store, warm, with all of the models; the store's lock tells the server's address. Raises as `serve`."""
     encoder, store = open_with(url, models, read_only=read_only)
     try:
+        store.tell_address(address)
         for other in models.loaded():
             if other is not encoder:  # that of the store that comes next: the alias does not wait while it is compiled
                 warm_up(other, settings)
@@ -106,10 +113,11 @@ def open_service(models: Models, settings: Settings, read_only: bool, metrics: M
 class _Process:
     """uvicorn with signals of our own: uvicorn's would end the process by the signal, with another exit code than 0."""
 
-    def __init__(self, server: Server, settings: Settings, tls: tuple[str, str | None] | None) -> None:
+    def __init__(self, server: Server, settings: Settings, tls: tuple[str, str | None] | None, listener: socket.socket) -> None:
         self._server = server
+        self._listener = listener
         self._drain_s = settings.api_drain_s
-        app = create_app(server, on_failure=self._stop)
+        app = create_app(server, announce=self._announce, on_failure=self._stop)
         certificate, key = tls or (None, None)
         self._has_tls = tls is not None
         config = uvicorn.Config(
@@ -128,14 +136,17 @@ class _Process:
         self._ended_by = signal.SIGTERM
         self._draining: asyncio.Task[None] | None = None
 
-    async def run(self, listener: socket.socket) -> signal.Signals:
+    async def run(self) -> signal.Signals:
         loop = asyncio.get_running_loop()
         for one in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(one, self._end, one)
-        host, port = listener.getsockname()[:2]
-        _log.info("listening", extra={"host": host, "port": port, "tls": self._has_tls})
-        await self._uvicorn.serve(sockets=[listener])
+        await self._uvicorn.serve(sockets=[self._listener])
         return self._ended_by
+
+    def _announce(self) -> None:
+        """Not sooner than the store and the model are open: who reads an address takes it for a server that has started."""
+        host, port = self._listener.getsockname()[:2]
+        _log.info("listening", extra={"host": host, "port": port, "tls": self._has_tls})
 
     def _end(self, by: signal.Signals) -> None:
         """Say "not ready" first, so that who sends requests here turns elsewhere; a second signal waits for nothing."""

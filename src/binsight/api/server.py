@@ -20,6 +20,7 @@ from binsight.errors import BinsightError
 from binsight.settings import Settings
 
 CALLER = "binsight.caller"  # in a request's scope: the name of its key
+NOTE = "binsight.note"  # there, too: what its log line says beside, since the answer has no place for it
 _LOOK_S = 0.5  # between looks at the alias
 _LOOK_AGAIN_S = 5.0  # after one that could not be followed
 _HELD_UPLOADS = 2  # bodies of the largest size that may be held together
@@ -61,13 +62,15 @@ class Server:
         self.metrics.watch("upload_bytes", lambda: self.bodies.held.taken)
         self.metrics.watch_ready(lambda: self.service is not None and not self.is_draining)
 
-    async def load(self) -> None:
-        """Open the service; keeps what prevented it in `failure`, and raises it."""
+    async def load(self, announce: Callable[[], None] | None = None) -> None:
+        """Open the service, then announce it; keeps what prevented it in `failure`, and raises it."""
         try:
             self.service = await asyncio.to_thread(self._open_service, self.metrics)
         except BaseException as error:
             self.failure = error
             raise
+        if announce is not None:
+            announce()
         _tell("ready", self.service)
 
     async def follow(self) -> None:

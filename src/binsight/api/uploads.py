@@ -18,7 +18,7 @@ JSON_TYPE = "application/json"
 FORM_TYPE = "multipart/form-data"
 MOST_PARTS = 64  # of a form: the pictures of a batch, and a few fields
 MOST_TEXT_BYTES = 8 * 2**20  # of all fields together that are no pictures, and of a JSON body of many items
-_FILE_FIELD = "image"
+FILE_FIELD = "image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class _FormReader:
         self._filename = None if filename is None else filename.decode(errors="replace")
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._name != _FILE_FIELD:
+        if self._name != FILE_FIELD:
             self._text_bytes += end - start
             if self._text_bytes > MOST_TEXT_BYTES:
                 raise too_large(f"want at most {MOST_TEXT_BYTES:,} bytes in fields that are no pictures")
@@ -169,7 +169,7 @@ class _FormReader:
 
     def on_part_end(self) -> None:
         data, self._data = self._data, bytearray()
-        if self._name == _FILE_FIELD:
+        if self._name == FILE_FIELD:
             self._form.images.append(Upload(bytes(data), self._filename))
             return
         if self._name in self._form.fields:

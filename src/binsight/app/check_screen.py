@@ -13,7 +13,7 @@ from gradio.components import Component
 from binsight.app.backend import Backend
 from binsight.app.bundle import Upload, open_bundle
 from binsight.app.checking import COLUMNS, Checked, by_disagreement, checked, csv_text, quantity_column, said_of_check
-from binsight.app.components import PRIVATE, Updates, files, spoken
+from binsight.app.components import PRIVATE, QUIET, Updates, files, spoken
 from binsight.app.markup import said, table
 from binsight.app.photo import read_photo
 from binsight.app.thumbnails import Thumbnail, small
@@ -26,6 +26,7 @@ _ASK = (
     "Send a zip archive, or the files themselves: photos, and one manifest (.csv or .jsonl) with a path and the recorded "
     "quantity of each."
 )
+_STOPPED = "Stopped: nothing is being checked now. Press Check to begin anew."
 
 
 class CheckScreen:
@@ -44,8 +45,10 @@ class CheckScreen:
                     label="Name of the column with the recorded quantity", placeholder="quantity, count, …", max_length=200,
                     elem_id="check-column",
                 )  # fmt: skip
-                self._go = gr.Button("Check", variant="primary", elem_id="check-go")
-            with gr.Column(scale=3, min_width=300):
+                with gr.Row():
+                    self._go = gr.Button("Check", variant="primary", min_width=120, elem_id="check-go")
+                    self._end = gr.Button("Stop", min_width=120, elem_id="check-stop")
+            with gr.Column(scale=3, min_width=560):  # beneath, where the table has no room beside
                 self._status = gr.HTML(said(_ASK), elem_id="check-said")
                 self._rows = gr.HTML("", elem_id="check-rows")
                 self._download = gr.DownloadButton("Download the table (CSV)", visible=False, elem_id="check-csv")
@@ -56,9 +59,12 @@ class CheckScreen:
         answers: list[Component] = [self._status, self._rows, self._download, self._gallery]
         check, again = spoken(self._check, *answers), spoken(self._check_either, *answers)
         one_by_one: dict[str, Any] = PRIVATE | {"show_progress_on": self._status, "concurrency_limit": 1}
-        self._files.upload(check, [self._files, self._column], answers, **one_by_one)
-        self._folder.upload(check, [self._folder, self._column], answers, **one_by_one)
-        self._go.click(again, [self._files, self._folder, self._column], answers, **one_by_one)
+        running: list[dict[str, Any]] = [
+            self._files.upload(check, [self._files, self._column], answers, **one_by_one),
+            self._folder.upload(check, [self._folder, self._column], answers, **one_by_one),
+            self._go.click(again, [self._files, self._folder, self._column], answers, **one_by_one),
+        ]
+        self._end.click(self._stop, None, [self._status], cancels=running, **QUIET)
 
     def _check_either(
         self,
@@ -92,6 +98,11 @@ class CheckScreen:
                 (small(one.path), f"{one.id}: recorded {one.recorded}, seen {one.count.value}") for one in found[:MOST_PICTURES]
             ]
         return self._answered(found, refused, pictures)
+
+    def _stop(self, request: gr.Request) -> Updates:
+        """Gradio takes back what waits, and drops the answer of what runs; that ends after the photo that it is at."""
+        self._visitors.stop(request.session_hash)
+        return {self._status: said(_STOPPED)}
 
     def _count(self, path: str) -> Count:
         return self._backend.count(read_photo(path))

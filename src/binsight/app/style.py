@@ -55,6 +55,7 @@ table.bars tr.marked :is(th, td) { font-weight: 700; }
 table.bars tr.marked span { background: #b45309; }
 table.rows :is(th, td) { white-space: nowrap; }
 table.rows td:last-child { white-space: normal; min-width: 12rem; overflow-wrap: anywhere; }
+#check-rows table.rows td:is(:first-child, :last-child) { white-space: normal; min-width: 6rem; overflow-wrap: anywhere; }
 .wide { overflow: auto; max-height: 75vh; }
 
 @media (max-width: 520px) {

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from time import monotonic
 from typing import final
 
@@ -24,6 +25,7 @@ class Visitors:
         self._lock = threading.Lock()
         self._waiting: dict[str, int] = {}
         self._seen: OrderedDict[str, float] = OrderedDict()  # when a session waited last
+        self._stopped: OrderedDict[str, float] = OrderedDict()  # when a session stopped its work last
         self.is_ending = False
 
     @contextmanager
@@ -43,18 +45,29 @@ class Visitors:
                 if len(self._seen) > _MOST_REMEMBERED:
                     self._seen.popitem(last=False)
 
+    def stop(self, session: str | None) -> None:
+        """End the work of a session that has begun; what it begins later goes on."""
+        with self._lock:
+            self._stopped[session or ""] = self._clock()
+            self._stopped.move_to_end(session or "")
+            if len(self._stopped) > _MOST_REMEMBERED:
+                self._stopped.popitem(last=False)
+
     def end(self) -> None:
         """The app ends: no stream is held open any more, and no work goes on."""
         self.is_ending = True
 
     def work_for(self, session: str | None) -> Callable[[], None]:
-        """What long work calls at every step: it raises CannotBeDone when nobody waits for the work."""
+        """What long work calls at every step: it raises CannotBeDone when it was stopped, or nobody waits for it."""
         started = self._clock()
 
         def go_on() -> None:
             with self._lock:
                 is_waited_for = session in self._waiting
+                is_stopped = self._stopped.get(session or "", -inf) >= started
                 seen = max(started, self._seen.get(session or "", started))
+            if is_stopped:
+                raise CannotBeDone("the work was stopped, as asked")
             if self.is_ending or (not is_waited_for and self._clock() - seen > GRACE_S):
                 raise CannotBeDone("the work was stopped, since nobody waited for it")
 

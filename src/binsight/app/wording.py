@@ -136,12 +136,14 @@ def sentence_of(error: BinsightError | OSError) -> str:
 
     >>> sentence_of(BadImage("an empty file"))
     'The photo cannot be used: an empty file.'
+    >>> sentence_of(BadImage("the image: an empty file"))  # as an encoder and a server say it
+    'The photo cannot be used: an empty file.'
     """
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror  # without the name of a file of this machine
     if isinstance(error, BadImage):
-        text = f"The photo cannot be used: {text}"
+        text = f"The photo cannot be used: {text.removeprefix('the image: ')}"
     elif isinstance(error, WrongUse):
         text = f"That cannot be done as asked: {text}"
     else:

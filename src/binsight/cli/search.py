@@ -10,11 +10,12 @@ import typer
 from binsight.cli.output import print_json, print_table, say, show, told
 from binsight.counting import interval_in_words
 from binsight.documents import answer_json
-from binsight.filters import as_filter
+from binsight.fields import absent_fields
+from binsight.filters import Filter, as_filter
 from binsight.paths import shown
 from binsight.search import checked_min_score
 from binsight.settings import Settings
-from binsight.store.base import checked_k
+from binsight.store.base import VectorStore, checked_k
 from binsight.wiring import open_searcher
 
 
@@ -42,10 +43,9 @@ def search(
     load_ms = 1000 * (perf_counter() - started)
     with searcher.store:
         found = searcher.timed(image, k=k, where=parsed, min_score=min_score)
-        held = len(searcher.store)
-    matches = found.answer.matches
-    if not matches:
-        say(_why_nothing(held, where, min_score))
+        matches = found.answer.matches
+        if not matches:
+            _say_why(searcher.store, where, min_score)
     if as_json:
         took = {"load": load_ms, "encode": found.encode_ms, "search": found.search_ms}
         print_json({"query": shown(image)} | answer_json(found.answer, took))
@@ -61,8 +61,13 @@ def search(
     return 0
 
 
-def _why_nothing(held: int, where: str | None, min_score: float | None) -> str:
+def _say_why(store: VectorStore, where: str | None, min_score: float | None) -> None:
+    """Why nothing was found. Only now is the store asked for its fields: in a large one that takes longer than the search."""
+    held = len(store)
     if not held:
-        return "no matches: the store is empty; fill it with `binsight index`"
+        say("no matches: the store is empty; fill it with `binsight index`")
+        return
     reasons = [f"where {where!r}" if where else "", f"--min-score {min_score}" if min_score is not None else ""]
-    return f"no matches: none of the {held} items passes " + " and ".join(reason for reason in reasons if reason)
+    say(f"no matches: none of the {held} items passes " + " and ".join(reason for reason in reasons if reason))
+    if where is not None and (absent := absent_fields(store, Filter(where))):
+        say(f"note: {absent}")

@@ -120,6 +120,9 @@ class VectorStore(ABC):
     def follow(self, store_id: str) -> None:  # noqa: B027, only stores that `reembed` fills remember it
         """Remember that this store is filled from that one, whose deletions it then takes over; empty: from none."""
 
+    def tell_address(self, address: str) -> None:  # noqa: B027, only a store with one writer has somebody to tell
+        """Let those who find this store locked know that its writer is a server, and where: "http://127.0.0.1:8000"."""
+
     @abstractmethod
     def scan(self, where: Filter | str | None = None) -> Iterator[Item]:
         """Every item (that the filter lets through), in no promised order, without holding all in memory."""

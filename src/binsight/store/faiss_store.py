@@ -114,6 +114,9 @@ class FaissStore(VectorStore):
         if self._log.is_in_place and store_id != self.follows:
             replace_file(self._log.folder / FOLLOWS, sealed_json({"store": self._log.identity["store"], "follows": store_id}))
 
+    def tell_address(self, address: str) -> None:
+        self._log.tell_address(address)
+
     # ---- reading
 
     def _get(self, ids: list[str]) -> list[Item | None]:

@@ -24,6 +24,8 @@ CURRENT = "CURRENT"
 FOLLOWS = "FOLLOWS"  # the store that `reembed` fills this one from; without it, none
 _OURS = re.compile(r"\.?(?:vectors|journal|items|index)-(\d{6,})[.-].+|\.?(?:CURRENT|FOLLOWS)(?:\.\d+\.tmp)?|lock")
 _FOR_READING = "for reading only: read_only=True in Python, --read-only of `binsight serve`"
+_ADDRESS = re.compile(r"https?://[0-9A-Za-z.:\[\]%_-]+")
+_MOST_OWNER_BYTES = 512
 _LOCK_PATIENCE_S = 0.5  # a reader that looks whether the lock is held holds it itself for a moment
 
 
@@ -188,10 +190,21 @@ class WriterLock:
                 if monotonic() < deadline:
                     sleep(0.02)
                     continue
-                owner = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-                raise StoreLocked(
-                    f"{folder} is being written by process {owner}; wait for it to end, or open the store {_FOR_READING}"
-                ) from error
+                raise StoreLocked(f"{folder} is being written by {self._owner()}, or open the store {_FOR_READING}") from error
+
+    def _owner(self) -> str:
+        """What the lock says of its owner, and what to do about it."""
+        process, _, address = os.pread(self._descriptor, _MOST_OWNER_BYTES, 0).decode(errors="replace").partition("\n")
+        process = f"process {process.strip()[:32] or 'unknown'}"
+        address = address.strip()
+        if not _ADDRESS.fullmatch(address):
+            return f"{process}; wait for it to end"
+        return f"{process}, a server at {address}; send it what is to be written (PUT {address}/v1/items/ID), stop it"
+
+    def tell_address(self, address: str) -> None:
+        """Say beside the pid that the owner is a server, and where."""
+        with suppress(OSError):
+            os.pwrite(self._descriptor, f"{os.getpid()}\n{address}\n".encode(), 0)
 
     def is_in_place(self) -> bool:
         """Whether it is held, and still the one that others who want to write would find."""

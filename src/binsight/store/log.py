@@ -169,6 +169,12 @@ class VectorLog:
         """Whether what this writer writes is what others find at the store's path."""
         return self._lock is not None and self._lock.is_in_place() and is_at(self.files.journal, self._opened.journal_fd)
 
+    def tell_address(self, address: str) -> None:
+        """As of a store."""
+        with self._mutex:
+            if self._lock is not None and self._lock.is_in_place():
+                self._lock.tell_address(address)
+
     def _check_lock(self) -> None:
         if self._lock is not None and not self._lock.is_in_place():
             raise not_in_place(self.folder)
