@@ -6,11 +6,13 @@ import csv
 import json
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 
 from binsight.data.manifest import typed
+from binsight.data.source import Refusal
 from binsight.encoder import Encoder
 from binsight.errors import BadSettings, BadSource, ModelMismatch
 from binsight.ingest import IngestReport, ingest, list_sources
@@ -332,6 +334,30 @@ def test_a_picture_that_is_refused_keeps_its_old_item_when_pruning(parts: Path, 
     )
     assert figures(load(file, encoder, store, prune=True)) == (0, 1, 0, 0, 2)
     assert {item.id for item in store.scan()} == {"A", "B", "C"}
+
+
+def test_what_the_system_refuses_to_look_at_is_not_gone_when_pruning(encoder: Encoder, store: VectorStore) -> None:
+    """Neither pictures in a folder that may be listed and not entered, nor one without an ending that may not be opened."""
+    with TemporaryDirectory() as name:  # anybody may go there, as the other folders of tests do not let them
+        folder = Path(name)
+        folder.chmod(0o755)
+        for picture in ("a.png", "shut/b.png", "c.png"):
+            paint(folder / picture, RED)
+        (folder / "c.png").rename(folder / "c")
+        load(folder, encoder, store)
+        (folder / "shut").chmod(0o644)
+        (folder / "c").chmod(0o200)
+        user = os.geteuid()
+        if user == 0:  # root may look at everything
+            os.seteuid(65534)
+        try:
+            report = load(folder, encoder, store, prune=True)
+        finally:
+            os.seteuid(user)
+            (folder / "shut").chmod(0o755)
+    assert figures(report) == (0, 1, 0, 1, 1)
+    assert report.refused == [Refusal(str(folder / "shut/b.png"), "cannot be read: Permission denied")]
+    assert {item.id for item in store.scan()} == {"a.png", "shut/b.png", "c"}
 
 
 def test_a_lost_row_of_a_metadata_file_keeps_the_item_under_its_id(parts: Path, encoder: Encoder, store: VectorStore) -> None:

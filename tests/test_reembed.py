@@ -140,12 +140,12 @@ def test_what_cannot_be_read_again_is_named_and_keeps_the_alias_unless_told(tmp_
         alias.point_at("one")
         source.upsert([Item("by hand")], source.vectors_of(["00.png"]))
         (photos / "05.png").unlink()
-        report = replace_behind(alias, source, target, LATTER, name="two")
+        report = replace_behind(alias, source, target, LATTER, name="two", former="one")
         assert sorted(refusal.path.rpartition("/")[2] for refusal in report.refused) == ["05.png", "by hand"]
         assert not report.moved
         assert alias.target() == "one"
         source.upsert([Item("by hand")], source.vectors_of(["01.png"]))  # it still takes writes
-        report = replace_behind(alias, source, target, LATTER, name="two", without_refused=True)
+        report = replace_behind(alias, source, target, LATTER, name="two", former="one", without_refused=True)
         assert report.moved
         assert (report.indexed, len(report.refused)) == (0, 2)
         assert alias.target() == "two"
@@ -231,10 +231,10 @@ def test_of_two_that_replace_one_store_one_moves_the_alias(photos: Path, redis_8
 
         def meanwhile(_done: int, _total: int) -> None:
             if alias.target() == "one":
-                assert replace_behind(alias, again, three, LATTER, name="three").moved
+                assert replace_behind(alias, again, three, LATTER, name="three", former="one").moved
 
         with pytest.raises(CannotBeDone, match="named one and names three now"):
-            replace_behind(alias, source, two, LATTER, name="two", progress=meanwhile)
+            replace_behind(alias, source, two, LATTER, name="two", former="one", progress=meanwhile)
         assert alias.target() == "three"
         with pytest.raises(StoreHeld, match="replaced by three"):
             source.delete(["00.png"])
@@ -252,15 +252,94 @@ def test_a_store_stays_held_once_the_alias_has_left_it_whatever_fails_then(photo
         alias.point_at("one")
 
         def moved_and_interrupted() -> None:
-            with takeover.replacing(alias, source, "two", former="one") as held:
+            with takeover.replacing(alias, source, "two", former="one"):
                 alias.point_at("two", former="one")
-                held.keep()
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
             moved_and_interrupted()
         with pytest.raises(StoreHeld, match="replaced by two"):
             other.delete(["00.png"])
+
+
+def test_a_store_of_two_aliases_is_left_by_the_one_and_then_by_the_other(photos: Path, redis_8: RedisServer) -> None:
+    redis_8.client().flushall()
+    url = redis_8.url
+    with (
+        open_store(url("one"), create=FORMER.info) as source,
+        open_store(url("one")) as again,
+        open_store(url("two"), create=LATTER.info) as two,
+        open_store(url("three"), create=LATTER.info) as three,
+        open_alias(url("live")) as alias,
+        open_alias(url("test")) as other,
+    ):
+        fill(source, photos)
+        alias.point_at("one")
+        other.point_at("one")
+        assert replace_behind(alias, source, two, LATTER, name="two", former="one").moved
+        with pytest.raises(StoreHeld, match="replaced by two"):
+            source.upsert([Item("late")], source.vectors_of(["00.png"]))
+        assert replace_behind(other, again, three, LATTER, name="three", former="one").moved
+        with pytest.raises(StoreHeld, match="replaced by three"):
+            source.upsert([Item("late")], source.vectors_of(["00.png"]))
+
+
+def test_who_finds_that_the_alias_has_left_the_store_leaves_it_held(photos: Path, redis_8: RedisServer) -> None:
+    """Another moved it while this one held the store, its time having run out in between."""
+    redis_8.client().flushall()
+    with (
+        open_store(redis_8.url("one"), create=FORMER.info) as source,
+        open_store(redis_8.url("one")) as other,
+        open_alias(redis_8.url("live")) as alias,
+    ):
+        fill(source, photos)
+        alias.point_at("one")
+
+        def overtaken() -> None:
+            with takeover.replacing(alias, source, "two", former="one"):
+                alias.point_at("three", former="one")
+                alias.point_at("two", former="one")
+
+        with pytest.raises(CannotBeDone, match="named one and names three now"):
+            overtaken()
+        with pytest.raises(StoreHeld, match="replaced by three"):
+            other.delete(["00.png"])
+
+
+def test_a_source_that_the_alias_no_longer_names_takes_nobodys_place(tmp_path: Path, photos: Path) -> None:
+    """The alias moved between being looked at and the source being opened: what its store has got since would be lost."""
+    with (
+        open_store(tmp_path / "one", create=FORMER.info) as source,
+        open_store(tmp_path / "two", create=LATTER.info) as two,
+        open_store(tmp_path / "three", create=LATTER.info) as three,
+        open_alias(tmp_path / "live") as alias,
+    ):
+        fill(source, photos)
+        alias.point_at("one")
+        assert replace_behind(alias, source, two, LATTER, name="two", former="one").moved
+        paint(photos / "20.png", colour(20))
+        fill(two, photos, LATTER)
+        with pytest.raises(CannotBeDone, match="named one and names two now"):
+            replace_behind(alias, source, three, LATTER, name="three", former="one")
+        assert alias.target() == "two"
+        check_turned(two, range(21))
+
+
+def test_the_way_back_does_not_delete_what_was_refused_on_the_way_there(tmp_path: Path, photos: Path) -> None:
+    """Nobody deleted it: it has no picture to be read again, and so the new store never held it."""
+    with (
+        open_store(tmp_path / "one", create=FORMER.info) as source,
+        open_store(tmp_path / "two", create=LATTER.info) as target,
+        open_alias(tmp_path / "live") as alias,
+    ):
+        fill(source, photos)
+        source.upsert([Item("upload", {"shelf": 4})], source.vectors_of(["00.png"]))
+        alias.point_at("one")
+        assert replace_behind(alias, source, target, LATTER, name="two", former="one", without_refused=True).moved
+        with pytest.raises(BadSettings, match="1 of the 21 items"):
+            replace_behind(alias, target, source, FORMER, name="one", former="two")
+        assert source.get(["upload"]) == [Item("upload", {"shelf": 4})]
+        assert alias.target() == "two"
 
 
 def test_a_store_that_is_being_filled_takes_its_fillers_writes_alone(
@@ -364,7 +443,7 @@ def test_no_write_is_lost_while_the_alias_moves_there_and_back(
                 open_store(redis_8.url(former)) as source,
                 open_store(redis_8.url(latter)) as target,
             ):
-                assert replace_behind(alias, source, target, encoder, name=latter).moved
+                assert replace_behind(alias, source, target, encoder, name=latter, former=former).moved
                 deadline = time.monotonic() + 20
                 while len(acknowledged) < before + 20 and time.monotonic() < deadline:
                     time.sleep(0.01)
@@ -394,7 +473,7 @@ def test_a_hold_that_was_not_renewed_in_time_moves_nothing(
         fill(source, photos)
         alias.point_at("one")
         with pytest.raises(CannotBeDone, match="could not be held"):
-            replace_behind(alias, source, target, LATTER, name="two")
+            replace_behind(alias, source, target, LATTER, name="two", former="one")
         assert alias.target() == "one"
 
 

@@ -21,7 +21,7 @@ from binsight.origin import COUNTED, said_by_model, source_of
 from binsight.records import Item, Metadata
 from binsight.store.alias import Alias
 from binsight.store.base import SOURCE_KEY, VectorStore
-from binsight.takeover import Filling, hold_for_followers, replacing, unknown_ids
+from binsight.takeover import Filling, expect_named, hold_for_followers, replacing, unknown_ids
 
 _TOGETHER = 1000
 _TURNS = 5  # over a store that others change meanwhile
@@ -76,19 +76,20 @@ def replace_behind(
     encoder: Encoder,
     *,
     name: str,
+    former: str,
     without_refused: bool = False,
     batch_size: int = 128,
     workers: int = 2,
     progress: Progress | None = None,
 ) -> ReembedReport:
-    """`reembed`, and then let the alias of `source` name the target, `name`. Both stores are opened for writing.
+    """`reembed`, and then let the alias of `source`, `former`, name the target, `name`. Both stores are opened for writing.
 
     Writes to the source are refused (StoreHeld) from before its last reading, and for good once the alias has moved.
     Where items were refused, the alias stays unless without_refused. Raises as `reembed`; StoreHeld where somebody else is
-    replacing the source, CannotBeDone where the alias was moved meanwhile.
+    replacing the source, CannotBeDone where the alias names another store than `former`.
     """
     started = perf_counter()
-    former = alias.target()
+    expect_named(alias, former)
     with Filling(source, target, encoder.info) as filling:
         job = _Job(source, target, encoder, batch_size, workers, filling.renew)
         first = job.followed(progress, few=_FEW)
@@ -106,8 +107,7 @@ def replace_behind(
                 hold_for_followers(target)
                 held.renew()
                 alias.point_at(name, former=former)
-                held.keep()
-                filling.hand_over()
+                filling.hand_over(is_whole=not last.refused)
     return _together(first, last, moved=is_moved, took_s=perf_counter() - started)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from time import monotonic, sleep
 from types import TracebackType
 from typing import Self, final
@@ -27,13 +28,18 @@ _TOGETHER = 1000
 
 def exchange(alias: Alias, source: VectorStore, target: VectorStore, *, name: str, former: str) -> None:
     """Let an alias name the target, `name`, in place of `source`, `former`, as they are. Raises as `replace_behind`."""
-    with replacing(alias, source, name, former=former) as held:
+    with replacing(alias, source, name, former=former):
         target.release_writes()
         hold_for_followers(target)
         alias.point_at(name, former=former)
-        held.keep()
     for store in (source, target):
         store.follow("")
+
+
+def expect_named(alias: Alias, former: str) -> None:
+    """Raise CannotBeDone unless the alias still names that store."""
+    if (now := alias.target()) != former:
+        raise moved(shown_url(alias.url), former, now)
 
 
 def hold_for_followers(target: VectorStore) -> None:
@@ -42,38 +48,39 @@ def hold_for_followers(target: VectorStore) -> None:
 
 
 @contextmanager
-def replacing(alias: Alias, source: VectorStore, name: str, *, former: str | None) -> Iterator[Held]:
-    """Writes to the source, held inside: kept so for good where `keep` was called, else taken again.
+def replacing(alias: Alias, source: VectorStore, name: str, *, former: str) -> Iterator[Held]:
+    """Writes to the source, held inside, and for good once the alias names another store, whoever moved it; else taken again.
 
     Another who is about to replace it is waited for, as long as a killed one's hold lasts.
     """
-
-    def look() -> None:
-        if (now := alias.target()) != former:
-            raise moved(shown_url(alias.url), former, now)
-
+    look = partial(expect_named, alias, former)
     held = Held(source, f"it is being replaced by {name}; try again in a moment", LEASE_S, look)
     try:
         yield held
     finally:
-        if held.is_kept:
-            source.hold_writes(f"it was replaced by {name}; write to that, or to its alias")
-        else:
+        if (now := alias.target()) in (former, None):
             held.release()
+        else:
+            with suppress(StoreHeld):  # so it is already
+                source.hold_writes(f"it was replaced by {now}; write to that, or to its alias")
 
 
 @final
 class Held:
     """Writes to a store, refused for as long as its owner lives and says so.
 
-    look: raises where nothing is to be waited for any more, while another holds.
+    look: raises where the store is not to be held any more.
     """
 
     def __init__(self, store: VectorStore, why: str, lease_s: float, look: Callable[[], None]) -> None:
-        self._store, self._why, self._lease_s = store, why, lease_s
+        self._store, self._why, self._lease_s, self._look = store, why, lease_s, look
         self._until = 0.0
-        self.is_kept = False
-        _patiently(self.renew, lease_s, look=look)
+        _patiently(self._take, lease_s)
+
+    def _take(self) -> None:
+        self._look()
+        self._store.release_writes()  # another alias may have left it, and it is held for good since
+        self.renew()
 
     def renew(self) -> None:
         """Raises CannotBeDone when it came too late, for somebody may have written."""
@@ -84,10 +91,6 @@ class Held:
         if self._until and monotonic() > self._until:
             raise CannotBeDone(f"writes could not be held for longer than {self._lease_s:g} s; run it again, it goes on")
         self._until = now + self._lease_s
-
-    def keep(self) -> None:
-        """Writes stay refused, for another store has taken its place."""
-        self.is_kept = True
 
     def release(self) -> None:
         _release(self._store)
@@ -110,7 +113,7 @@ class Filling:
         unknown = sum(map(len, unknown_ids(self._source, self._target))) if held else 0
         if unknown > (held // 2 if self._target.follows == _id(self._source) else 0):
             raise BadSettings(f"{unknown} of the {held} items of the new store are not in the former one; give an empty one")
-        _patiently(self._take, FILLING_S, look=lambda: None)
+        _patiently(self._take, FILLING_S)
         self._target.follow(_id(self._source))
         return self
 
@@ -124,10 +127,13 @@ class Filling:
             self._target.hold_writes("it is being filled from another store", for_s=FILLING_S, but_mine=True)
             self._renewed = monotonic()
 
-    def hand_over(self) -> None:
-        """The target leads from now on: read again into the source, its deletions are taken over, and not the other way."""
+    def hand_over(self, *, is_whole: bool) -> None:
+        """The target leads from now on: read again into the source, its deletions are taken over, and not the other way.
+
+        is_whole: whether the target got all that the source holds; what it did not was not deleted.
+        """
         self._target.follow("")
-        self._source.follow(_id(self._target))
+        self._source.follow(_id(self._target) if is_whole else "")
         self._is_handed_over = True
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -135,14 +141,13 @@ class Filling:
             _release(self._target)
 
 
-def _patiently(hold: Callable[[], None], lease_s: float, *, look: Callable[[], None]) -> None:
+def _patiently(hold: Callable[[], None], lease_s: float) -> None:
     """Hold a store, as soon as another's hold is over: one that was killed leaves it for as long as that."""
     deadline = monotonic() + lease_s
     while True:
         try:
             return hold()
         except StoreHeld:
-            look()
             if monotonic() > deadline:
                 raise
             sleep(0.2)

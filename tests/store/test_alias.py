@@ -77,6 +77,8 @@ def test_an_alias_names_a_store_that_is_there_and_no_alias(place: str, capfd: py
     assert run(["store", "alias", place % "other", "live"]) == 2
     assert run(["store", "reembed", place % "live", "--into", "live", "--model", "demo"]) == 2
     assert "live is an alias" in capfd.readouterr().err
+    assert run(["store", "alias", place % "live", "live"]) == 2
+    assert "live is an alias itself" in capfd.readouterr().err
     with open_alias(place % "live") as alias:
         with pytest.raises(BadSettings, match="is an alias itself"), open_alias(place % "other") as other:
             other.point_at("live")
@@ -105,6 +107,20 @@ def test_an_alias_that_goes_back_tells_what_does_not_come_along(
     capfd.readouterr()
     assert run(["store", "alias", live, "one"]) == 0
     assert capfd.readouterr().err.startswith("2 items of two are not in one")  # of one without a picture nobody knows
+
+
+def test_an_alias_leaves_a_store_that_is_damaged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        make(str(tmp_path / name), f"in {name}")
+    live = str(tmp_path / "live")
+    assert run(["store", "alias", live, "one"]) == 0
+    (journal,) = (tmp_path / "one").glob("*.log")
+    journal.write_bytes(b"\0" * 200)
+    assert run(["store", "alias", live, "two"]) == 0
+    told = capfd.readouterr().err
+    assert "one is left as it is" in told
+    assert "lost its first frame" in told
+    assert ids(live) == ["in two"]
 
 
 def test_a_local_store_may_be_named_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +11,10 @@ from urllib.parse import parse_qs, urlsplit
 import typer
 
 from binsight.cli.output import print_json, progress_on_stderr, say, show
-from binsight.errors import BadSettings, NotAStore
+from binsight.errors import BadSettings, NotAStore, StoreDamaged
 from binsight.reembed import lacking, reembed, replace_behind
 from binsight.settings import Settings
-from binsight.store import Alias, open_alias, open_store, shown_url
+from binsight.store import Alias, VectorStore, open_alias, open_store, shown_url
 from binsight.takeover import exchange
 from binsight.wiring import encoder_for
 
@@ -56,10 +56,7 @@ def _move(name: Alias, former: str | None, target: str) -> int:
         if name.is_alias(target):
             raise BadSettings(f"{target} is an alias itself; want the name of a store")
         new = stack.enter_context(open_store(name.url_of(target)))
-        old = None
-        if former is not None:
-            with suppress(NotAStore):  # it was deleted
-                old = stack.enter_context(open_store(name.url_of(former)))
+        old = None if former is None else _left(stack, name, former)
         if old is None or former is None:
             new.release_writes()
             new.follow("")
@@ -67,6 +64,17 @@ def _move(name: Alias, former: str | None, target: str) -> int:
             return 0
         exchange(name, old, new, name=target, former=former)
         return lacking(old, new)
+
+
+def _left(stack: ExitStack, name: Alias, former: str) -> VectorStore | None:
+    """The store that an alias is to leave; None where it was deleted, or cannot be opened any more, which is said."""
+    try:
+        return stack.enter_context(open_store(name.url_of(former)))
+    except NotAStore:
+        return None
+    except StoreDamaged as error:
+        say(f"{former} is left as it is: {error}")
+        return None
 
 
 def reembed_store(
@@ -92,7 +100,7 @@ def reembed_store(
         encoder = encoder_for(model, settings)
         new = name.name_of(into or f"{_base(url)}-{encoder.info.fingerprint[:8]}")
         if new in (former, _base(url)) or name.is_alias(new):
-            what = "an alias" if name.is_alias(new) or (former and new == _base(url)) else "the store that is read"
+            what = "an alias" if name.is_alias(new) else "the store that is read"
             raise BadSettings(f"{new} is {what}; give another model, or --into another store")
         with (
             open_store(name.url_of(former) if former else name.own_url, read_only=former is None) as source,
@@ -101,7 +109,9 @@ def reembed_store(
         ):
             read_again = partial(reembed, source, target, encoder)
             if former is not None:
-                read_again = partial(replace_behind, name, source, target, encoder, name=new, without_refused=without_refused)
+                read_again = partial(
+                    replace_behind, name, source, target, encoder, name=new, former=former, without_refused=without_refused
+                )
             report = read_again(batch_size=settings.batch_size, workers=settings.workers, progress=progress)
     for refusal in report.refused:
         say(f"refused: {refusal.path}: {refusal.error}")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from binsight.data.source import Listing, Picture, folder_name, inside, is_picture_file
+from binsight.data.source import Listing, Picture, folder_name, inside, is_picture_file, joined
 from binsight.errors import BadSource
 
 
@@ -19,15 +19,18 @@ def list_folder(folder: Path, *, id_prefix: str = "") -> Listing:
     """
     root = folder.resolve()
     pictures, skipped = [], 0
+    away: list[str] = []
     for path in _walk(root):
-        uri = inside(root, path)
-        if uri is None or not is_picture_file(path):
+        if (uri := inside(root, path)) is None:
             skipped += 1
-        else:
+        elif is_picture := is_picture_file(path):
             pictures.append(_picture(str(root), uri, id_prefix))
+        else:
+            skipped += 1
+            away += [joined(str(root), uri)] if is_picture is None else []
     if not pictures:
         raise BadSource(f"no picture under {folder} ({skipped} other files); want JPEG, PNG, WEBP, BMP, TIFF or GIF files")
-    return Listing(str(root), pictures, skipped, id_prefix=id_prefix)
+    return Listing(str(root), pictures, skipped, id_prefix=id_prefix, away=away)
 
 
 def list_image(path: Path, *, id_prefix: str = "") -> Listing:

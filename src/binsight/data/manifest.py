@@ -90,7 +90,10 @@ def with_metadata(listings: list[Listing], file: Path, *, root: Path | None = No
     told = "no such picture among the sources, but {} names it"
     refused += [Refusal(path, told.format(by_path[path].place)) for path in missing]
     last = found[-1]
-    return [*found[:-1], replace(last, refused=[*last.refused, *refused], has_lost_rows=has_lost_rows, away=missing)]
+    return [
+        *found[:-1],
+        replace(last, refused=[*last.refused, *refused], has_lost_rows=has_lost_rows, away=[*last.away, *missing]),
+    ]
 
 
 def typed(text: str) -> Any:  # any scalar of JSON

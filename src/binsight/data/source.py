@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from binsight.records import Metadata
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
 _MAGICS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\x00", b"MM\x00*")
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # also what a link leads to
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class Listing:
     is_whole: whether the listing speaks for its whole root, so that what it leaves out may be pruned. has_lost_rows:
     whether it refused rows of which nobody knows what picture they meant. id_prefix: stands before every id. notes: on
     pictures that are taken although something about them contradicts. retries: requests that had to be made again. away: files
-    that it names and that are not there, by path. manifest: the file that it was read from, if it was.
+    that it names and that are not there, or that the system refuses to look at, by path. manifest: the file that it was read
+    from, if it was.
     """
 
     root: str
@@ -110,20 +113,17 @@ def inside(root: Path, path: Path) -> str | None:
 
 
 def is_picture_file(path: Path) -> bool | None:
-    """Whether a regular file is a picture by its ending or its first bytes; None when it is no regular file."""
+    """Whether it is a regular file, and a picture by its ending or its first bytes; None when the system refuses to look."""
+    has_ending = path.suffix.lower() in PICTURE_SUFFIXES
     try:
-        found = path.stat()
-    except OSError:
-        return None
-    if not stat.S_ISREG(found.st_mode):
-        return None
-    if path.suffix.lower() in PICTURE_SUFFIXES:
-        return True
-    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        if has_ending:
+            return True
         with path.open("rb") as file:
             head = file.read(16)
-    except OSError:
-        return False
+    except OSError as error:
+        return False if error.errno in _GONE else has_ending or None
     return head.startswith(_MAGICS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 

@@ -49,7 +49,7 @@ class Alias(ABC):
 
     @abstractmethod
     def is_alias(self, name: str) -> bool:
-        """Whether that name beside it is an alias, too."""
+        """Whether that name beside it is an alias, too, or this one."""
 
     def point_at(self, name: str, *, former: str | None = None) -> None:
         """Stand for that store from now on, in place of `former` (None: it was no alias yet), in one step.
@@ -101,8 +101,7 @@ class LocalAlias(Alias):
         return checked_name(path.name)
 
     def is_alias(self, name: str) -> bool:
-        path = self._path.parent / name
-        return path != self._path and read(path) is not None
+        return read(self._path.parent / name) is not None
 
     def _exchange(self, former: str | None, name: str) -> None:
         if self._path.is_dir():

@@ -40,7 +40,7 @@ class RedisAlias(Alias):
         return redis_url.with_index(self.url, self._place.index, keep_shape=False)
 
     def is_alias(self, name: str) -> bool:
-        return name != self._place.index and read(replace(self._place, index=name), self._link) is not None
+        return read(replace(self._place, index=name), self._link) is not None
 
     def _exchange(self, former: str | None, name: str) -> None:
         """Raises BadSettings where a store has the alias's own name, for nobody would come to it any more."""
