@@ -6,6 +6,8 @@ import csv
 import json
 import re
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,24 @@ def test_a_seed_below_zero_and_an_empty_warehouse_are_refused(tmp_path: Path) ->
     with pytest.raises(BadSettings, match="at least 1 bin and 1 view to index, got 0 and 3"):
         demo.run(tmp_path / "out", bins=0)
     assert not (tmp_path / "out").exists()
+
+
+def test_how_much_is_drawn_is_shown_to_the_last_picture(tmp_path: Path) -> None:
+    """The warehouse's pictures first, then the bins that are learned from, and to calibrate on."""
+    shown: list[list[tuple[int, int]]] = []
+
+    @contextmanager
+    def drawing() -> Iterator[Callable[[int, int], None]]:
+        shown.append([])
+        yield lambda done, total: shown[-1].append((done, total))
+
+    demo.run(tmp_path / "out", bins=5, views=1, recipe=TINY, drawing=drawing)
+    pictures = len(list((tmp_path / "out").glob("*/**/*.jpg")))
+    bins = TINY.bins + TINY.judged
+    assert shown == [[(n, pictures) for n in range(1, pictures + 1)], shown[1]]
+    assert shown[1][-1] == (bins, bins)
+    assert shown[1] == sorted(set(shown[1]))
+    assert len(shown[1]) > 5
 
 
 @pytest.mark.usefixtures("small")

@@ -39,7 +39,13 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_pictures_do_not_depend_on_how_many_processes_draw_them() -> None:
-    alone, together = draw_bins(JOB, workers=1), draw_bins(JOB, workers=2)
+    alone_drawn: list[tuple[int, int]] = []
+    together_drawn: list[tuple[int, int]] = []
+    alone = draw_bins(JOB, workers=1, progress=lambda *done: alone_drawn.append(done))
+    together = draw_bins(JOB, workers=2, progress=lambda *done: together_drawn.append(done))
+    assert alone_drawn == [(n, JOB.bins) for n in range(1, JOB.bins + 1)]
+    assert together_drawn == sorted(together_drawn)
+    assert together_drawn[-1] == (JOB.bins, JOB.bins)
     for name in ("pixels", "counts", "things"):
         np.testing.assert_array_equal(getattr(alone, name), getattr(together, name))
 

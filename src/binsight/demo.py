@@ -15,7 +15,7 @@ from time import perf_counter
 import numpy as np
 
 from binsight.data.warehouse import MAX_COUNT, World, render
-from binsight.demo_training import Recipe, Trained, train_demo_model
+from binsight.demo_training import Drawing, Recipe, Trained, not_shown, train_demo_model
 from binsight.encoder import load_encoder
 from binsight.errors import BadSettings, CannotBeDone
 from binsight.evaluate import Figures
@@ -102,10 +102,12 @@ def run(
     views: int = 3,
     recipe: Recipe | None = None,
     say: Say = lambda _: None,
+    drawing: Drawing = not_shown,
 ) -> DemoReport:
     """Draw, learn, index, search, count and report into a new folder, or over an earlier demonstration.
 
     bins, views: of the warehouse that is indexed. recipe: how much is drawn to learn from, and how often it is seen.
+    drawing: shows, twice, how much is drawn, which takes most of the time.
     Raises BadSettings when the folder holds something else or a number is out of range, CannotBeDone when the folder
     cannot be written.
     """
@@ -115,18 +117,19 @@ def run(
         raise BadSettings(f"want at least 1 bin and 1 view to index, got {bins} and {views}")
     folder = user_path(folder, error=BadSettings)
     try:
-        return _run(folder, seed, bins, views, recipe or Recipe(), say)
+        return _run(folder, seed, bins, views, recipe or Recipe(), say, drawing)
     except OSError as error:
         why = error.strerror or error
         raise CannotBeDone(f"cannot write the demonstration to {folder}: {why}; choose another with --out") from error
 
 
-def _run(folder: Path, seed: int, bins: int, views: int, recipe: Recipe, say: Say) -> DemoReport:
+def _run(folder: Path, seed: int, bins: int, views: int, recipe: Recipe, say: Say, drawing: Drawing) -> DemoReport:
     started = perf_counter()
     _clear(folder)
     say("drawing a small warehouse …")
-    world = render(folder, bins=bins, views=views, seed=seed)
-    trained = train_demo_model(folder / "model", seed=seed, recipe=recipe, say=say)
+    with drawing() as progress:
+        world = render(folder, bins=bins, views=views, seed=seed, progress=progress)
+    trained = train_demo_model(folder / "model", seed=seed, recipe=recipe, say=say, drawing=drawing)
     say(f"indexing {world.indexed} pictures of {len(world.parts)} parts and {len(world.bins)} bins …")
     encoder = load_encoder(f"local-dir:{trained.model.folder}")
     encoder.warm_up()

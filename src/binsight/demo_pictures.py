@@ -11,8 +11,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import IO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from binsight.data.parts import Part, catalogue
 from binsight.data.warehouse import Bin, bin_photo, catalogue_photo, fill_bins
 from binsight.errors import CannotBeDone
+
+Progress: TypeAlias = Callable[[int, int], None]  # bins done, of how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +56,15 @@ class Drawn:
 _ARRAYS = ("pixels", "counts", "things")
 
 
-def draw_bins(job: BinJob, *, workers: int | None = None) -> Drawn:
-    """The pictures of a job, bin after bin. workers: processes that draw; by default one a CPU.
+def draw_bins(job: BinJob, *, workers: int | None = None, progress: Progress = lambda _done, _total: None) -> Drawn:
+    """The pictures of a job, bin after bin. workers: processes that draw; by default one a CPU. progress: of the bins.
 
     Raises CannotBeDone when one of them ends before its work is done.
     """
     wanted = min(workers or len(os.sched_getaffinity(0)), max(1, job.bins // 8))
     if wanted == 1:
-        return _share(job, 0, 1)
-    every = _joined(_by_processes(job, wanted))
+        return _share(job, 0, 1, lambda done: progress(done, job.bins))
+    every = _joined(_by_processes(job, wanted, progress))
     order = np.argsort(every.things, kind="stable")
     return Drawn(every.pixels[order], every.counts[order], every.things[order])
 
@@ -77,10 +80,14 @@ def draw_parts(parts: Sequence[Part], *, seed: int, views: int, size_px: int) ->
     return Drawn(pixels, np.ones(len(pixels), np.int64), np.repeat(np.arange(len(parts)), views))
 
 
-def _share(job: BinJob, place: int, of: int) -> Drawn:
-    """The pictures of every `of`-th bin from `place` on."""
+def _share(job: BinJob, place: int, of: int, drew: Callable[[int], None]) -> Drawn:
+    """The pictures of every `of`-th bin from `place` on. drew: is told after each bin how many they are."""
     bins = fill_bins(catalogue(job.catalogue_seed), job.bins, seed=job.seed)
-    return _joined([_views(job, number, bins[number]) for number in range(place, job.bins, of)])
+    shares = []
+    for number in range(place, job.bins, of):
+        shares.append(_views(job, number, bins[number]))
+        drew(len(shares))
+    return _joined(shares)
 
 
 def _joined(every: Sequence[Drawn]) -> Drawn:
@@ -105,14 +112,29 @@ def _views(job: BinJob, number: int, bin_: Bin) -> Drawn:
 # ---- many processes: finding where things lie holds the interpreter's lock, so threads would wait for each other
 
 
-def _by_processes(job: BinJob, workers: int) -> list[Drawn]:
-    """The workers' shares. Each is a program of its own, as multiprocessing would run a caller's unguarded script again."""
-    program = (sys.executable, "-P", "-m", __name__, json.dumps(asdict(job)))
-    started = [
-        subprocess.Popen([*program, str(place), str(workers)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-        for place in range(workers)
-    ]
+def _by_processes(job: BinJob, workers: int, progress: Progress) -> list[Drawn]:
+    """The workers' shares. Each is a program of its own, as multiprocessing would run a caller's unguarded script again; into
+    one pipe they all write a byte for each bin, and it ends with the last of them.
+    """
+    told, tell = os.pipe()
+    with os.fdopen(told, "rb", buffering=0) as bins_drawn:
+        program = (sys.executable, "-P", "-m", __name__, json.dumps(asdict(job)))
+        started = []
+        try:
+            for place in range(workers):
+                command = [*program, str(place), str(workers), str(tell)]
+                started.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, pass_fds=[tell]))
+        finally:
+            os.close(tell)
+        return _answers(started, bins_drawn, lambda done: progress(done, job.bins))
+
+
+def _answers(started: Sequence[subprocess.Popen[bytes]], bins_drawn: IO[bytes], drew: Callable[[int], None]) -> list[Drawn]:
     try:
+        done = 0
+        while came := bins_drawn.read(4096):
+            done += len(came)
+            drew(done)
         return [_received(process) for process in started]
     finally:
         for process in started:
@@ -128,10 +150,15 @@ def _received(process: subprocess.Popen[bytes]) -> Drawn:
         return Drawn(*(arrays[name] for name in _ARRAYS))
 
 
-def _main(job: str, place: str, of: str) -> None:
-    """Draw one share and write it to stdout."""
+def _main(job: str, place: str, of: str, tell: str) -> None:
+    """Draw one share and write it to stdout; to the file descriptor `tell` a byte for each bin."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; whoever started this ends it
-    share = _share(BinJob(**json.loads(job)), int(place), int(of))
+    with os.fdopen(int(tell), "wb", buffering=0) as bins_drawn:
+
+        def drew(_: int) -> None:
+            bins_drawn.write(b".")
+
+        share = _share(BinJob(**json.loads(job)), int(place), int(of), drew)
     answer = io.BytesIO()
     np.savez(answer, pixels=share.pixels, counts=share.counts, things=share.things)
     sys.stdout.buffer.write(answer.getvalue())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -24,7 +25,7 @@ from binsight.checkpoint import Checkpoint, Heads, NetworkConfig
 from binsight.counting import Calibration, fit_calibration, logit_columns
 from binsight.data.parts import catalogue
 from binsight.data.warehouse import MAX_COUNT
-from binsight.demo_pictures import BinJob, Drawn, draw_bins, draw_parts
+from binsight.demo_pictures import BinJob, Drawn, Progress, draw_bins, draw_parts
 from binsight.errors import BadSettings
 from binsight.model_folder import write_model
 from binsight.network import BinNet, build
@@ -35,6 +36,13 @@ ARCHITECTURE, MODEL_ARGS = "test_resnet", {"output_stride": 16}
 SIZE_PX = 96
 TRAINING_SEED, JUDGING_SEED = 1_000_003, 2_000_003  # added to the warehouse's: other bins, lying and lit otherwise
 Say = Callable[[str], None]
+Drawing = Callable[[], AbstractContextManager[Progress]]  # what shows, for the time of its `with`, how much is drawn
+
+
+@contextmanager
+def not_shown() -> Iterator[Progress]:
+    """For who does not look."""
+    yield lambda _done, _total: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +113,7 @@ class Trained:
         }
 
 
-def train_demo_model(folder: Path, *, seed: int, recipe: Recipe, say: Say) -> Trained:
+def train_demo_model(folder: Path, *, seed: int, recipe: Recipe, say: Say, drawing: Drawing = not_shown) -> Trained:
     """Draw, learn, calibrate, and write the model to `folder`, with what OpenVINO runs beside it.
 
     seed: that of the warehouse, whose catalogue of parts is used; bins and pictures are others (`lessons`). The same seed on
@@ -113,7 +121,8 @@ def train_demo_model(folder: Path, *, seed: int, recipe: Recipe, say: Say) -> Tr
     """
     started = perf_counter()
     say(f"drawing {recipe.bins} bins to learn from, and {recipe.judged} to calibrate on; none of them is in the warehouse …")
-    drawn = lessons(seed, recipe)
+    with drawing() as progress:
+        drawn = lessons(seed, recipe, progress=progress)
     config = random_config(ARCHITECTURE, Preprocess((SIZE_PX, SIZE_PX)), MODEL_ARGS)
     pictures = len(drawn.bins.pixels) + len(drawn.parts.pixels)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
@@ -128,13 +137,16 @@ def train_demo_model(folder: Path, *, seed: int, recipe: Recipe, say: Say) -> Tr
     return Trained(model, sum(value.numel() for value in net.parameters()), recipe.bins, pictures, recipe.epochs, took)
 
 
-def lessons(seed: int, recipe: Recipe) -> Lessons:
-    """The pictures for a warehouse of this seed: its parts, seen anew, in bins of two other seeds.
+def lessons(seed: int, recipe: Recipe, *, progress: Progress = lambda _done, _total: None) -> Lessons:
+    """The pictures for a warehouse of this seed: its parts, seen anew, in bins of two other seeds. progress: of the bins.
 
     Those to calibrate on are drawn as large as the warehouse's own and scaled as the model will scale them.
     """
-    bins = draw_bins(BinJob(seed, seed + TRAINING_SEED, recipe.bins, recipe.views, recipe.taken, SIZE_PX))
-    judged = draw_bins(BinJob(seed, seed + JUDGING_SEED, recipe.judged, views=1, taken=0, size_px=256))
+    total = recipe.bins + recipe.judged
+    job = BinJob(seed, seed + TRAINING_SEED, recipe.bins, recipe.views, recipe.taken, SIZE_PX)
+    bins = draw_bins(job, progress=lambda done, _: progress(done, total))
+    job = BinJob(seed, seed + JUDGING_SEED, recipe.judged, views=1, taken=0, size_px=256)
+    judged = draw_bins(job, progress=lambda done, _: progress(recipe.bins + done, total))
     parts = draw_parts(catalogue(seed), seed=seed + TRAINING_SEED, views=recipe.part_views, size_px=SIZE_PX)
     scale = Preprocess((SIZE_PX, SIZE_PX))
     small = np.stack([scale.pixels(picture) for picture in judged.pixels])

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -201,7 +202,7 @@ def test_a_second_warehouse_does_not_mix_with_the_first(world: World) -> None:
     ("wrong", "message"),
     [({"bins": -1}, "want bins from 0 to 100000, got -1"), ({"size_px": 20}, "want size_px from 96 to 1024, got 20")],
 )
-def test_numbers_out_of_range_are_named(tmp_path: Path, wrong: dict[str, int], message: str) -> None:
+def test_numbers_out_of_range_are_named(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(BadSettings, match=message):
         render(tmp_path, **wrong)
     assert not list(tmp_path.iterdir())

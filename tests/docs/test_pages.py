@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -99,6 +100,20 @@ def test_a_wrong_command_is_noticed() -> None:
     for line in ("binsight indx photos/", "binsight index photos/ --stor x", "make breakfast", "pip install '.[nothing]'"):
         with pytest.raises(AssertionError):
             look_up(line)
+
+
+def test_git_ignores_what_the_tutorial_leaves_in_the_checkout() -> None:
+    text = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
+    left = set(re.findall(r"(?<![\w/.-])(?:photos/\w+/\d\.jpg|[a-z]+\.(?:jpg|csv|store))(?![\w/])", text))
+    assert {"photos/ram/0.jpg", "query.jpg", "photo.jpg", "stock.csv", "parts.store", "stock.store", "mine.store"} <= left
+    inside = [f"{name}/CURRENT" if name.endswith(".store") else name for name in left]
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("needs git, and a clone")
+    found = subprocess.run(
+        [git, "-C", ROOT, "check-ignore", "--no-index", *inside], capture_output=True, text=True, check=False
+    )
+    assert sorted(found.stdout.split()) == sorted(inside)
 
 
 def links(page: Path, text: str) -> Iterator[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from binsight.cli.output import print_json, say
+from binsight.cli.output import print_json, progress_on_stderr, say
 
 
 def demo(
@@ -29,7 +30,8 @@ def demo(
     from binsight.demo import run
     from binsight.demo_training import Recipe  # torch and timm
 
-    report = run(out, seed=seed, recipe=Recipe(bins=training_bins, epochs=epochs), say=say)
+    recipe = Recipe(bins=training_bins, epochs=epochs)
+    report = run(out, seed=seed, recipe=recipe, say=say, drawing=partial(progress_on_stderr, "drawing"))
     if as_json:
         print_json(report.to_json())
         return 0

@@ -13,9 +13,10 @@ True
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -477,6 +478,7 @@ def render(
     changes: int = 8,
     seed: int = 0,
     size_px: int = 256,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> World:
     """Draw a warehouse into a folder: every part and every bin `views` times to index and `query_views` times to ask with.
 
@@ -493,10 +495,12 @@ def render(
             raise BadSettings(f"want a folder without a warehouse, but {home} is not empty; remove it or choose another folder")
     parts = catalogue(seed)
     filled = fill_bins(parts, bins, seed=seed)
-    artist = _Artist(seed, size_px)
+    changing = [b for b in filled if b.count][:changes]
+    drawn, total = itertools.count(1), (views + query_views) * (len(parts) + bins) + 2 * len(changing)
+    artist = _Artist(seed, size_px, lambda: progress(next(drawn), total))
     indexed = artist.draw(homes[0], parts, filled, range(views))
     asked = artist.draw(homes[1], parts, filled, range(views, views + query_views))
-    changed = artist.draw_changes(homes[2], [b for b in filled if b.count][:changes])
+    changed = artist.draw_changes(homes[2], changing)
     manifest, queries, taken = (home / "manifest.csv" for home in homes)
     return World(folder, manifest, queries, taken, parts, filled, indexed, asked, changed)
 
@@ -513,6 +517,7 @@ class _Artist:
 
     seed: int
     size_px: int
+    drew: Callable[[], None]  # called after each picture
 
     def draw(self, home: Path, parts: Sequence[Part], filled: Sequence[Bin], views: range) -> int:
         rows: list[dict[str, object]] = []
@@ -549,6 +554,7 @@ class _Artist:
         target = home / path
         target.parent.mkdir(parents=True, exist_ok=True)
         image.save(target, "JPEG", quality=int(rng.integers(70, 95)))
+        self.drew()
         return path
 
 
