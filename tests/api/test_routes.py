@@ -52,6 +52,7 @@ def test_a_picture_that_was_put_is_found_again_with_its_record_and_its_count(htt
 
 def test_a_field_that_no_item_has_is_told_in_the_requests_log_line(http: httpx.Client, process: Process) -> None:
     put(http, "absent/1", 1, set="absent")
+    put(http, "absent/2", 2, set="absent")
     asked: dict[str, dict[str, Any]] = {
         "by-picture": {"files": {"image": picture(1)}, "data": {"where": "sett = 'absent'"}},
         "by-id": {"json": {"id": "absent/1", "where": "sett = 'absent'"}},
