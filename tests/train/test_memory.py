@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 import sys
 
@@ -30,7 +31,15 @@ def faults() -> int:
     return use()
 
 
-def test_a_freed_block_is_used_again_and_given_back_at_the_end() -> None:
+def test_what_the_environment_says_of_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    with freed_memory_kept():
+        assert faults() > BLOCK // resource.getpagesize() / 2
+
+
+def test_a_freed_block_is_used_again_and_given_back_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_TUNABLES"))]:
+        monkeypatch.delenv(name)
     pages = BLOCK // resource.getpagesize()
     with freed_memory_kept():
         assert faults() < pages / 10

@@ -14,13 +14,17 @@ from contextlib import contextmanager
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # malloc.h
 _KEPT = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 << 20}
 _DEFAULTS = {_MMAP_MAX: 65_536, _TRIM_THRESHOLD: 128 << 10, _TOP_PAD: 128 << 10}  # mallopt(3)
+_TOLD = ("MALLOC_", "GLIBC_TUNABLES")
 _GLIBC = "CS_GNU_LIBC_VERSION"
 
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """While it lasts, freed blocks stay with the process; then they go back. Without glibc nothing changes."""
-    if not _is_glibc():
+    """While it lasts, freed blocks stay with the process; then they go back.
+
+    Nothing changes without glibc, and where the environment (`MALLOC_…`, `GLIBC_TUNABLES`) has told it what to do.
+    """
+    if not _is_glibc() or any(name.startswith(_TOLD) for name in os.environ):
         yield
         return
     libc = ctypes.CDLL(None)
