@@ -18,8 +18,9 @@ from binsight.cli import run
 from binsight.counting import Calibration, fit_calibration
 from binsight.encoder import load_encoder
 from binsight.errors import BadSettings, UnknownModel
-from binsight.model_folder import recalibrate, write_joined
+from binsight.model_folder import recalibrate, write_joined, write_model
 from binsight.network import joined
+from binsight.weights import eight_bits
 from tests.model_folders import make_binsight_folder, make_model_folder
 from tests.train.drawn import counted
 
@@ -334,6 +335,22 @@ def test_counters_in_eight_bits_take_half_the_space_and_say_the_same(tmp_path: P
     shown = pictures(64)
     np.testing.assert_allclose(logits_of(small.folder, shown), logits_of(wide.folder, shown), atol=0.02)
     np.testing.assert_array_equal(logits_of(small.folder, shown, "embedding"), logits_of(wide.folder, shown, "embedding"))
+
+
+def test_rows_of_zeros_and_of_the_smallest_numbers_are_stored_as_zeros() -> None:
+    numbers, steps = eight_bits(np.array([[0, 0], [1e-44, 0], [3e-38, -3e-38]], np.float32))
+    assert numbers.tolist() == [[0, 0], [0, 0], [127, -127]]
+    assert (numbers * steps[:, None])[2].tolist() == pytest.approx([3e-38, -3e-38], rel=1e-5)
+
+
+def test_counters_that_are_not_finite_are_refused_in_eight_bits_too(tmp_path: Path) -> None:
+    first, _ = make_binsight_folder(tmp_path / "vectors", Heads(16), seed=1)
+    second, _ = make_binsight_folder(tmp_path / "counts", COUNTS, seed=2)
+    net, heads = joined(first, second)
+    next(value for name, value in net.named_parameters() if name == "counter.conv_head.weight").data[0, 0] = torch.nan
+    with pytest.raises(UnknownModel, match="not finite"):
+        write_model(tmp_path / "small", net, first.config, heads, training={}, licence="x", card="", int8=True)
+    assert not (tmp_path / "small").exists()
 
 
 def test_a_new_calibration_leaves_counters_in_eight_bits(tmp_path: Path) -> None:

@@ -141,7 +141,8 @@ def _write(made: Path, net: BinNet, described: Mapping[str, Any], texts: Mapping
     wide = early_kernels(net)
     state: dict[str, Tensor] = {}
     for name, value in net.state_dict().items():
-        if int8 and name.startswith(_COUNTERS) and value.ndim > 1 and name not in wide:
+        is_small = int8 and name.startswith(_COUNTERS) and value.ndim > 1 and name not in wide
+        if is_small and bool(torch.isfinite(value).all()):  # else it is stored as it is, and refused for that below
             numbers, steps = weights.eight_bits(value.detach().float().cpu().numpy())
             state |= {name: torch.from_numpy(numbers), f"{name}{weights.SCALE}": torch.from_numpy(steps)}
         else:

@@ -86,11 +86,16 @@ def eight_bits(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[n
     """A weight (rows, …) as whole numbers from −127 to 127 and what a step is worth in each row, float32 (rows,).
 
     The largest of each row is exact, every other at most half a step off. Raises ValueError for one that is not finite.
+
+    >>> numbers, steps = eight_bits(np.array([[2.54, -1.0], [0.0, 0.0]], np.float32))
+    >>> numbers.tolist(), [round(float(step), 4) for step in steps]
+    ([[127, -50], [0, 0]], [0.02, 1.0])
     """
     largest = np.abs(values.reshape(len(values), -1)).max(axis=1, initial=0)
     if not np.isfinite(largest).all():
         raise ValueError("a weight that is not finite has no scale")
-    steps = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    steps = (largest / 127).astype(np.float32)
+    steps[steps == 0] = 1  # a row of zeros, or of numbers too small for a step of their own
     by_row = steps.reshape(-1, *[1] * (values.ndim - 1))
     return np.clip(np.rint(values / by_row), -127, 127).astype(np.int8), steps
 
