@@ -151,7 +151,7 @@ class RedisWriter:
     def hold(self, why: str, for_s: float | None, *, but_mine: bool) -> None:
         """Refuse the writes of all, also of those whose handle is open, from when this returns.
 
-        Partition by partition, the first decides between two who try at once. Raises StoreHeld where it is another's, for a time.
+        Partition by partition, the first decides between two who try at once. Raises StoreHeld where another's lasts.
         """
         limit = "" if for_s is None else max(1, round(1000 * for_s))
         for part in self._items.partitions:
