@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -260,6 +261,34 @@ def test_a_store_stays_held_once_the_alias_has_left_it_whatever_fails_then(photo
             moved_and_interrupted()
         with pytest.raises(StoreHeld, match="replaced by two"):
             other.delete(["00.png"])
+
+
+def test_who_waited_to_fill_a_store_leaves_it_alone_once_the_alias_names_it(photos: Path, redis_8: RedisServer) -> None:
+    """The first of two that fill it is done meanwhile; what was written to it since is newer than the source."""
+    redis_8.client().flushall()
+    url = redis_8.url
+    with (
+        open_store(url("one"), create=FORMER.info) as source,
+        open_store(url("two"), create=LATTER.info) as two,
+        open_store(url("two")) as again,
+        open_alias(url("live")) as alias,
+        ThreadPoolExecutor(1) as second,
+    ):
+        fill(source, photos)
+        alias.point_at("one")
+        fill(two, photos, LATTER)
+        two.hold_writes("it is being filled from another store", for_s=30.0, but_mine=True)
+        waiting = second.submit(replace_behind, alias, source, again, LATTER, name="two", former="one")
+        assert not wait([waiting], timeout=0.5).done
+        alias.point_at("two", former="one")
+        paint(photos / "20.png", colour(20))
+        fill(two, photos, LATTER)
+        two.release_writes()
+        with pytest.raises(CannotBeDone, match="named one and names two now"):
+            waiting.result(timeout=30)
+        check_turned(two, range(21))
+        assert not two.follows
+        assert two.delete(["20.png"]) == 1
 
 
 def test_a_store_of_two_aliases_is_left_by_the_one_and_then_by_the_other(photos: Path, redis_8: RedisServer) -> None:

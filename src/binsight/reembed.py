@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -90,7 +91,7 @@ def replace_behind(
     """
     started = perf_counter()
     expect_named(alias, former)
-    with Filling(source, target, encoder.info) as filling:
+    with Filling(source, target, encoder.info, look=partial(expect_named, alias, former)) as filling:
         job = _Job(source, target, encoder, batch_size, workers, filling.renew)
         first = job.followed(progress, few=_FEW)
         if first.refused and not without_refused:
@@ -107,7 +108,8 @@ def replace_behind(
                 hold_for_followers(target)
                 held.renew()
                 alias.point_at(name, former=former)
-                filling.hand_over(is_whole=not last.refused)
+        if is_moved:  # by now the source is held for good
+            filling.hand_over(is_whole=not last.refused)
     return _together(first, last, moved=is_moved, took_s=perf_counter() - started)
 
 

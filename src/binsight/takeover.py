@@ -29,7 +29,6 @@ _TOGETHER = 1000
 def exchange(alias: Alias, source: VectorStore, target: VectorStore, *, name: str, former: str) -> None:
     """Let an alias name the target, `name`, in place of `source`, `former`, as they are. Raises as `replace_behind`."""
     with replacing(alias, source, name, former=former):
-        target.release_writes()
         hold_for_followers(target)
         alias.point_at(name, former=former)
     for store in (source, target):
@@ -56,6 +55,7 @@ def replacing(alias: Alias, source: VectorStore, name: str, *, former: str) -> I
     look = partial(expect_named, alias, former)
     held = Held(source, f"it is being replaced by {name}; try again in a moment", LEASE_S, look)
     try:
+        held.take()
         yield held
     finally:
         if (now := alias.target()) in (former, None):
@@ -75,11 +75,13 @@ class Held:
     def __init__(self, store: VectorStore, why: str, lease_s: float, look: Callable[[], None]) -> None:
         self._store, self._why, self._lease_s, self._look = store, why, lease_s, look
         self._until = 0.0
-        _patiently(self._take, lease_s)
+
+    def take(self) -> None:
+        """From now on they are refused. Raises StoreHeld when another holds the store for longer than a killed one would."""
+        _patiently(self._take, self._lease_s)
 
     def _take(self) -> None:
         self._look()
-        self._store.release_writes()  # another alias may have left it, and it is held for good since
         self.renew()
 
     def renew(self) -> None:
@@ -93,33 +95,40 @@ class Held:
         self._until = now + self._lease_s
 
     def release(self) -> None:
-        _release(self._store)
+        if self._until:
+            _release(self._store)
 
 
 @final
 class Filling:
-    """A store that nobody but its owner fills, from another one; a context manager."""
+    """A store that nobody but its owner fills, from another one; a context manager.
 
-    def __init__(self, source: VectorStore, target: VectorStore, model: StoreInfo) -> None:
-        self._source, self._target, self._model = source, target, model
+    look: raises where it is not to be filled any more.
+    """
+
+    def __init__(
+        self, source: VectorStore, target: VectorStore, model: StoreInfo, *, look: Callable[[], None] = lambda: None
+    ) -> None:
+        self._source, self._target, self._model, self._look = source, target, model, look
         self._renewed = 0.0
         self._is_handed_over = False
 
     def __enter__(self) -> Self:
         """Raises ModelMismatch; BadSettings where the target holds what the source does not, and was not filled from it
-        before, or holds mostly such things: they would be deleted."""
+        before, or holds mostly such things: they would be deleted; StoreHeld where somebody else goes on filling it."""
         self._target.expect(self._model)
         held = len(self._target)
         unknown = sum(map(len, unknown_ids(self._source, self._target))) if held else 0
         if unknown > (held // 2 if self._target.follows == _id(self._source) else 0):
             raise BadSettings(f"{unknown} of the {held} items of the new store are not in the former one; give an empty one")
-        _patiently(self._take, FILLING_S)
-        self._target.follow(_id(self._source))
+        _patiently(self.renew, FILLING_S)
+        try:
+            self._look()  # who filled it before us may have been done, and writers of it since
+            self._target.follow(_id(self._source))
+        except BaseException:
+            _release(self._target)
+            raise
         return self
-
-    def _take(self) -> None:
-        self._target.release_writes()  # it may have been replaced once, and held since
-        self.renew()
 
     def renew(self) -> None:
         """Raises StoreHeld where it came too late, and somebody else fills the store now."""

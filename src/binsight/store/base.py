@@ -106,7 +106,8 @@ class VectorStore(ABC):
         """Let every write be refused, whichever process tries it (StoreHeld, saying why), for so long or until released.
 
         but_mine: this handle may go on writing. When this returns, what was written is all there will be. A store that has one
-        writer, its opener, has nothing to do. Called again, it is renewed. Raises StoreHeld where another handle holds them.
+        writer, its opener, has nothing to do. Called again, it is renewed. Raises StoreHeld where another handle holds them
+        for a time; a hold without end is taken over.
         """
 
     def release_writes(self) -> None:  # noqa: B027

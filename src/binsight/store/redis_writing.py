@@ -60,10 +60,10 @@ return count
 """
 )
 # A hold says who holds, whether its owner may write (+ or -), and why. While it lasts it is its owner's alone; one without end
-# may be released by anybody.
+# may be taken over, without a moment in between, or released by anybody.
 _HOLD = """
 local who, may, why = string.match(redis.call('GET', KEYS[1]) or '', '^(%w*)([+-]) (.*)$')
-if who and who ~= ARGV[1] then return redis.error_reply('HELD ' .. why) end
+if who and who ~= ARGV[1] and redis.call('PTTL', KEYS[1]) >= 0 then return redis.error_reply('HELD ' .. why) end
 local held = ARGV[1] .. ARGV[2] .. ' ' .. ARGV[3]
 if ARGV[4] == '' then return redis.call('SET', KEYS[1], held) end
 return redis.call('SET', KEYS[1], held, 'PX', ARGV[4])
@@ -151,7 +151,7 @@ class RedisWriter:
     def hold(self, why: str, for_s: float | None, *, but_mine: bool) -> None:
         """Refuse the writes of all, also of those whose handle is open, from when this returns.
 
-        Partition by partition, the first decides between two who try at once. Raises StoreHeld where it is another's.
+        Partition by partition, the first decides between two who try at once. Raises StoreHeld where another's lasts.
         """
         limit = "" if for_s is None else max(1, round(1000 * for_s))
         for part in self._items.partitions:
