@@ -167,7 +167,8 @@ def test_pictures_whose_decoding_takes_much_memory_are_taken_up_to_two_fifths_of
         "PNG 481": 422,
         "WEBP 1000": 422,
     }
-    assert told["WEBP 1000"][1] == "decoding it takes 20,000,000 bytes, more than 9,600,000; send it smaller, or as JPEG"
+    why = "the image: decoding it takes 20,000,000 bytes, more than 9,600,000; send it smaller, or as JPEG"
+    assert told["WEBP 1000"][1] == why
 
 
 def test_large_documents_take_turns_and_small_ones_pass_them() -> None:

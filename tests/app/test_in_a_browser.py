@@ -248,8 +248,10 @@ def test_a_photo_is_taken_with_the_camera(fresh: Page) -> None:
     find = fresh.locator("#find-photo")
     find.get_by_label("Capture from camera").click()
     find.get_by_role("button", name="Click to Access Webcam").click()
+    shows = "document.querySelector('#find-photo video')?.videoWidth > 0"  # before, there is nothing to take
+    fresh.wait_for_function(shows, timeout=20_000)
     find.get_by_role("button", name="capture photo").click()
-    expect(said(fresh, "find")).to_contain_text("5 items look like it; the nearest is ")
+    expect(said(fresh, "find")).to_contain_text("5 items look like it; the nearest is ", timeout=20_000)
     expect(fresh.get_by_role("img", name="The chosen photo")).to_be_visible()
 
 
