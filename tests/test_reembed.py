@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ from binsight.errors import BadSettings, CannotBeDone, ModelMismatch, StoreHeld
 from binsight.ingest import ingest, list_sources
 from binsight.records import Item
 from binsight.reembed import reembed, replace_behind
-from binsight.store import VectorStore, open_alias, open_store
+from binsight.store import Alias, VectorStore, open_alias, open_store
 from tests.count_fakes import counting_encoder
 from tests.fakes import MeanColour, by_hand, mean_colour_encoder, paint
 from tests.model_folders import make_binsight_folder
@@ -242,15 +244,22 @@ def test_of_two_that_replace_one_store_one_moves_the_alias(photos: Path, redis_8
         two.delete(["00.png"])  # what was filled in vain is not held
 
 
-def test_a_store_stays_held_once_the_alias_has_left_it_whatever_fails_then(photos: Path, redis_8: RedisServer) -> None:
-    redis_8.client().flushall()
+@contextmanager
+def named_one(photos: Path, server: RedisServer) -> Iterator[tuple[Alias, VectorStore, VectorStore]]:
+    """An alias, and two handles of the filled store that it names."""
+    server.client().flushall()
     with (
-        open_store(redis_8.url("one"), create=FORMER.info) as source,
-        open_store(redis_8.url("one")) as other,
-        open_alias(redis_8.url("live")) as alias,
+        open_store(server.url("one"), create=FORMER.info) as source,
+        open_store(server.url("one")) as other,
+        open_alias(server.url("live")) as alias,
     ):
         fill(source, photos)
         alias.point_at("one")
+        yield alias, source, other
+
+
+def test_a_store_stays_held_once_the_alias_has_left_it_whatever_fails_then(photos: Path, redis_8: RedisServer) -> None:
+    with named_one(photos, redis_8) as (alias, source, other):
 
         def moved_and_interrupted() -> None:
             with takeover.replacing(alias, source, "two", former="one"):
@@ -315,14 +324,7 @@ def test_a_store_of_two_aliases_is_left_by_the_one_and_then_by_the_other(photos:
 
 def test_who_finds_that_the_alias_has_left_the_store_leaves_it_held(photos: Path, redis_8: RedisServer) -> None:
     """Another moved it while this one held the store, its time having run out in between."""
-    redis_8.client().flushall()
-    with (
-        open_store(redis_8.url("one"), create=FORMER.info) as source,
-        open_store(redis_8.url("one")) as other,
-        open_alias(redis_8.url("live")) as alias,
-    ):
-        fill(source, photos)
-        alias.point_at("one")
+    with named_one(photos, redis_8) as (alias, source, other):
 
         def overtaken() -> None:
             with takeover.replacing(alias, source, "two", former="one"):

@@ -14,10 +14,8 @@ _MOST_NAMES = 20  # told of those that there are
 def absent_fields(store: VectorStore, where: Filter, *, most: int = MOST_ITEMS) -> str:
     """A sentence that names the fields of `where` that no item has, and those there are; empty where there are all.
 
-    most: items that are looked at, until all fields were met; of a larger store the sentence says that these were the first.
-
-    >>> # absent_fields(store, Filter('lable = "ram"'))
-    "no item has a field 'lable'; there are label, path"
+    Such as "no item has a field 'lable'; there are label, path". most: items that are looked at, until all fields were met; of
+    a larger store the sentence says that these were the first.
     """
     absent, there = set(where.fields), set[str]()
     looked_at = 0

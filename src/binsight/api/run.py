@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import signal
 import socket
 import ssl
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import final
 
@@ -24,12 +23,12 @@ from binsight.api.service import Service, warm_up
 from binsight.connections import protocol_of
 from binsight.errors import BadSettings
 from binsight.following import Followed
+from binsight.heap import give_back_large_blocks
 from binsight.listening import listening
 from binsight.settings import Settings
 from binsight.wiring import Models, open_with
 
 _log = logging.getLogger(__name__)
-_M_MMAP_THRESHOLD = -3  # malloc.h
 _GRACE_S = 5.0  # beyond the deadline of a request, for its answer to be read
 
 
@@ -63,7 +62,7 @@ def serve(
             return followed.open(partial(open_service, loaded, settings, read_only, metrics, address))
 
         server = Server(open_now, settings, Access(keys, allow_anonymous=allow_anonymous), has_moved=followed.has_moved)
-        _give_memory_back()
+        give_back_large_blocks()
         log_as_json()
         ended_by = asyncio.run(_Process(server, settings, tls, listener).run())
     followed.close()
@@ -83,16 +82,6 @@ def _check_tls(certificate: str, key: str | None) -> None:
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         files = certificate if key is None else f"{certificate} and {key}"
         raise BadSettings(f"want a certificate and its key in PEM, without a password, got {files}: {error}") from error
-
-
-def _give_memory_back() -> None:
-    """From now on, blocks of a megabyte and more go back to the system when they are freed.
-
-    By itself glibc keeps blocks of up to 32 MB once it has freed one of that size, and after a flood of uploads a process holds
-    ten times what it uses. Other C libraries have no such function, or need none.
-    """
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
 def open_service(models: Models, settings: Settings, read_only: bool, metrics: Metrics, address: str, url: str) -> Service:

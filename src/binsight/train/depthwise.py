@@ -1,7 +1,7 @@
 """Strided depthwise convolutions that learn in float32 on a CPU, whatever the rest learns in.
 
-In bfloat16 their gradients are left to oneDNN's reference code there: of MobileNetV2's last stages two such layers took more
-than half of a training step, 15 to 45 times as long as in float32 (LOG.md, 2026-11-22).
+In bfloat16 their gradients are left to oneDNN's reference code there: of MobileNetV2's last stages two such layers took half of
+a training step, sixteen times as long as in float32 and more (LOG.md, 2026-11-22).
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from binsight.data.source import Refusal
 from binsight.encoder import open_model
 from binsight.errors import BadSettings, CannotBeDone, MissingExtra, UnknownModel
 from binsight.evaluate import Figures
+from binsight.heap import freed_memory_kept
 from binsight.mixed_precision import has_bf16
 from binsight.model_folder import licence_text, write_model
 from binsight.network import BinNet, build, set_frozen
@@ -51,7 +52,6 @@ except ImportError as error:
 
 from binsight.train.atomic import AtomicCheckpoints
 from binsight.train.datamodule import UNKNOWN, BinData, Examples
-from binsight.train.memory import freed_memory_kept
 from binsight.train.module import BinModule, figures_of, halves_of
 from binsight.train.quiet import quiet
 from binsight.train.watch import Watch, averaging

@@ -1,4 +1,4 @@
-"""Freed memory that a training keeps."""
+"""Freed memory that a process keeps for a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from binsight.train.memory import freed_memory_kept
+from binsight.heap import freed_memory_kept
 
 BLOCK = 64 << 20
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only glibc gives every large block back")
