@@ -17,6 +17,7 @@ from binsight.data.part import Part
 from binsight.errors import BadSettings, CannotBeDone
 from binsight.paths import user_path
 from binsight.settings import Settings
+from binsight.store import check_kept
 from indexer.display import Display
 from indexer.job import Job, JobReport, run_job
 
@@ -56,6 +57,7 @@ def run_command(
     """Bring a store up to date with pictures. Stopped at any time, the same command goes on where it was."""
     if count_field == "" or (no_count and count_field is not None):
         raise typer.BadParameter("want a name for --count-field, or --no-count without it")
+    check_kept(store)
     job = Job(
         tuple(sources),
         store,
@@ -97,6 +99,7 @@ def load_command(
     """Load shards into a store of any kind, checking every file. Run again, it goes on; at the end all is compared."""
     from indexer.loading import load_shards  # late: pyarrow is an extra
 
+    check_kept(store)
     with progress_on_stderr("loading") as progress:
         report = load_shards(user_path(shards, error=BadSettings), store, progress=progress)
     if as_json:

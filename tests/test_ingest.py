@@ -148,6 +148,11 @@ def test_two_inputs_with_one_id_are_both_named(parts: Path, tmp_path: Path) -> N
         list_sources([str(parts), str(tmp_path / "other")])
 
 
+def test_a_source_given_twice_is_told_as_that(parts: Path) -> None:
+    with pytest.raises(BadSource, match=r"\.png is named by two of the sources"):
+        list_sources([str(parts), f"{parts}/./"])
+
+
 def test_prune_deletes_what_is_gone_from_the_roots_being_indexed_only(
     parts: Path, tmp_path: Path, encoder: Encoder, store: VectorStore
 ) -> None:

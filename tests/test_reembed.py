@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -268,6 +268,74 @@ def test_a_store_stays_held_once_the_alias_has_left_it_whatever_fails_then(photo
 
         with pytest.raises(KeyboardInterrupt):
             moved_and_interrupted()
+        with pytest.raises(StoreHeld, match="replaced by two"):
+            other.delete(["00.png"])
+
+
+KILLED = """
+import os, signal, sys
+from binsight import takeover
+from binsight.store import open_alias, open_store
+live, one, two, when = sys.argv[1:]
+takeover.LEASE_S = 0.3
+alias, source, target = open_alias(live), open_store(one), open_store(two)
+with takeover.replacing(alias, source, "two", former="one"):
+    takeover.hold_for_followers(target, alias)
+    if when == "after":
+        alias.point_at("two", former="one")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_killed_around_the_alias_move_only_what_it_names_takes_writes(photos: Path, redis_8: RedisServer, moved: bool) -> None:
+    """Once the hold of the killed process is over, in handles that were open all the time."""
+    with named_one(photos, redis_8) as (_, _, other), open_store(redis_8.url("two"), create=FORMER.info) as two:
+        two.hold_writes("a moment", for_s=60, leaving="test")  # which is no alias: it left nothing
+        two.release_writes()
+        row = other.vectors_of(["00.png"])
+        two.upsert([Item("before")], row)
+        check_killed_at_the_move(redis_8.url, "after" if moved else "before")
+        left, named = (other, two) if moved else (two, other)
+        with pytest.raises(StoreHeld, match="it was replaced by " + ("two" if moved else "one")):
+            retried(lambda: left.upsert([Item("late")], row), until="was replaced")
+        retried(lambda: named.upsert([Item("late")], row))
+        assert named.get(["late"]) == [Item("late")]
+        assert left.get(["late"]) == [None]
+
+
+def check_killed_at_the_move(url: Callable[[str], str], when: str) -> None:
+    places = [url(name) for name in ("live", "one", "two")]
+    ended = subprocess.run([sys.executable, "-c", KILLED, *places, when], check=False)
+    assert ended.returncode == -signal.SIGKILL
+
+
+def retried(write: Callable[[], None], until: str = "-") -> None:
+    """The write, once the store is not held for a time any more."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return write()
+        except StoreHeld as error:
+            if until in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def test_a_replacement_that_fails_leaves_a_store_as_another_alias_left_it(photos: Path, redis_8: RedisServer) -> None:
+    with (
+        named_one(photos, redis_8) as (alias, source, other),
+        open_store(redis_8.url("two"), create=LATTER.info) as two,
+        open_store(redis_8.url("three"), create=LATTER.info) as three,
+        open_store(redis_8.url("three")) as busy,
+        open_alias(redis_8.url("test")) as second,
+    ):
+        second.point_at("one")
+        assert replace_behind(alias, source, two, LATTER, name="two", former="one").moved
+        busy.hold_writes("it is busy", for_s=60)
+        with pytest.raises(StoreHeld, match="it is busy"):
+            takeover.exchange(second, other, three, name="three", former="one")
+        assert second.target() == "one"
         with pytest.raises(StoreHeld, match="replaced by two"):
             other.delete(["00.png"])
 

@@ -25,7 +25,7 @@ from binsight.data.part import WHOLE, Part
 from binsight.data.source import Listing, Picture, Refusal, Stamp, checked_unique
 from binsight.decoding import Decoder, Read, Refused, Wanted, batched
 from binsight.encoder import Encoder
-from binsight.errors import BadItem, BadSettings, BadSource
+from binsight.errors import BadImage, BadItem, BadSettings, BadSource
 from binsight.origin import COUNTED, count_fields, count_names, is_of, source_of
 from binsight.paths import shown, user_path
 from binsight.patience import Patience
@@ -177,7 +177,9 @@ def ingest(
         except BaseException:
             patience.give_up()
             raise
-    gone = prune_items(listings, store, patience, kept=job.refused_files, part=part, doors=doors) if prune else Pruned()
+    gone = Pruned()
+    if prune:
+        gone = prune_items(listings, store, patience, kept=job.refused_files, part=part, doors=doors, is_taken=job.would_take)
     unread = {one.path for one in job.refused}
     notes = [one for listing in listings for one in listing.notes if part.holds(one.path)] + gone.notes
     return IngestReport(
@@ -206,6 +208,12 @@ def _check_countable(listings: Sequence[Listing], encoder: Encoder, base: str) -
                     f"{picture.path} has a field {taken[0]!r} of its own, where the model's count would stand; "
                     "choose another name for the count, or store none"
                 )
+
+
+def _check_record(picture: Picture) -> None:
+    """Raise BadItem for what no store holds."""
+    checked_id(picture.id)
+    metadata_text(Item(picture.id, picture.metadata))
 
 
 @dataclass(slots=True)
@@ -251,10 +259,18 @@ class _Job:
 
     def _accepts(self, picture: Picture) -> bool:
         try:
-            checked_id(picture.id)
-            metadata_text(Item(picture.id, picture.metadata))
+            _check_record(picture)
         except BadItem as error:
             self._refuse(Refused(picture, str(error)))
+            return False
+        return True
+
+    def would_take(self, picture: Picture) -> bool:
+        """Whether a picture that is not read here can be, and has a record that fits."""
+        try:
+            _check_record(picture)
+            self.encoder.preprocess.pixels(self.doors[picture.root].stamped(picture.uri)[0])
+        except (BadImage, BadItem):
             return False
         return True
 

@@ -7,14 +7,14 @@ speaks for the items of the other.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
 
 from binsight.data.files import Files
 from binsight.data.part import Part
-from binsight.data.source import Listing, Refusal, joined
+from binsight.data.source import Listing, Picture, Refusal, joined
 from binsight.decoding import batched
 from binsight.errors import BadSource
 from binsight.origin import source_of
@@ -60,17 +60,18 @@ def prune_items(
     kept: Set[File],
     part: Part,
     doors: Mapping[str, Files],
+    is_taken: Callable[[Picture], bool],
 ) -> Pruned:
     """Delete the items that belong to the listings' sources and whose file is no candidate any more, or one under another id.
 
     What was refused deletes nothing: neither the items of the files in `kept`, nor those of files that a row names and that
     are away, nor, as a lost row may have meant any file, those of a file without a row that is still there. Items of other
-    parts stay.
+    parts stay. is_taken: whether a picture of another part is one that its job does not refuse.
     """
-    ids: dict[File, set[str]] = {}
+    pictures: dict[File, list[Picture]] = {}
     for listing in listings:
         for picture in listing.pictures:
-            ids.setdefault((listing.root, picture.uri), set()).add(picture.id)
+            pictures.setdefault((listing.root, picture.uri), []).append(picture)
     prefixes = {(listing.root, listing.manifest): listing.id_prefix for listing in listings}
     away = {path for listing in listings for path in listing.away}
     done = Pruned()
@@ -85,11 +86,14 @@ def prune_items(
         if (root, manifest) not in prefixes:
             done.of_others[root, manifest] += 1
             return False
-        if (root, uri) not in ids:
+        named = pictures.get((root, uri), [])
+        if not named:
             return not (is_unsure and doors[root].holds(uri))
-        if item.id in ids[root, uri] or (is_unsure and joined(root, uri) in unlisted):
+        if any(item.id == picture.id for picture in named) or (is_unsure and joined(root, uri) in unlisted):
             return False
-        return not _is_of_another_prefix(item.id, uri, prefixes[root, manifest])
+        if _is_of_another_prefix(item.id, uri, prefixes[root, manifest]):
+            return False
+        return any(part.holds(picture.id) or is_taken(picture) for picture in named)
 
     def found() -> list[str]:
         done.of_others.clear()  # of a scan that was cut short

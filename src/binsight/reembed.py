@@ -105,10 +105,10 @@ def replace_behind(
             last = replace(job, between=renew).followed(None)
             is_moved = without_refused or not last.refused
             if is_moved:
-                hold_for_followers(target)
+                hold_for_followers(target, alias)
                 held.renew()
                 alias.point_at(name, former=former)
-        if is_moved:  # by now the source is held for good
+        if is_moved:  # by now nobody writes to the source any more
             filling.hand_over(is_whole=not last.refused)
     return _together(first, last, moved=is_moved, took_s=perf_counter() - started)
 

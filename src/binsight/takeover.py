@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self, final
 
 from binsight.decoding import batched
-from binsight.errors import BadSettings, CannotBeDone, StoreHeld
+from binsight.errors import BadSettings, CannotBeDone, StoreHeld, StoreUnavailable
 from binsight.records import StoreInfo
 from binsight.store import shown_url
 from binsight.store.alias import Alias, moved
@@ -29,10 +29,10 @@ _TOGETHER = 1000
 def exchange(alias: Alias, source: VectorStore, target: VectorStore, *, name: str, former: str) -> None:
     """Let an alias name the target, `name`, in place of `source`, `former`, as they are. Raises as `replace_behind`."""
     with replacing(alias, source, name, former=former):
-        hold_for_followers(target)
+        hold_for_followers(target, alias)
+        for store in (source, target):
+            store.follow("")
         alias.point_at(name, former=former)
-    for store in (source, target):
-        store.follow("")
 
 
 def expect_named(alias: Alias, former: str) -> None:
@@ -41,39 +41,36 @@ def expect_named(alias: Alias, former: str) -> None:
         raise moved(shown_url(alias.url), former, now)
 
 
-def hold_for_followers(target: VectorStore) -> None:
-    """Refuse the writes of all until everybody who follows the alias knows that it names this store."""
-    target.hold_writes("it has just taken the place of another store; try again", for_s=FOLLOW_S)
+def hold_for_followers(target: VectorStore, alias: Alias) -> None:
+    """Refuse the writes of all until everybody who follows the alias, about to name this store, knows that it does."""
+    why = "it has just taken the place of another store; try again"
+    target.hold_writes(why, for_s=FOLLOW_S, joining=alias.name)
 
 
 @contextmanager
 def replacing(alias: Alias, source: VectorStore, name: str, *, former: str) -> Iterator[Held]:
-    """Writes to the source, held inside, and for good once the alias names another store, whoever moved it; else taken again.
+    """Writes to the source, held inside; taken again only while the alias names it, whatever becomes of this process.
 
     Another who is about to replace it is waited for, as long as a killed one's hold lasts.
     """
     look = partial(expect_named, alias, former)
-    held = Held(source, f"it is being replaced by {name}; try again in a moment", LEASE_S, look)
+    held = Held(source, f"it is being replaced by {name}; try again in a moment", LEASE_S, look, leaving=alias.name)
     try:
         held.take()
         yield held
     finally:
-        if (now := alias.target()) in (former, None):
-            held.release()
-        else:
-            with suppress(StoreHeld):  # so it is already
-                source.hold_writes(f"it was replaced by {now}; write to that, or to its alias")
+        held.release()
 
 
 @final
 class Held:
     """Writes to a store, refused for as long as its owner lives and says so.
 
-    look: raises where the store is not to be held any more.
+    look: raises where the store is not to be held any more. leaving: the alias that is about to name another one.
     """
 
-    def __init__(self, store: VectorStore, why: str, lease_s: float, look: Callable[[], None]) -> None:
-        self._store, self._why, self._lease_s, self._look = store, why, lease_s, look
+    def __init__(self, store: VectorStore, why: str, lease_s: float, look: Callable[[], None], *, leaving: str) -> None:
+        self._store, self._why, self._lease_s, self._look, self._leaving = store, why, lease_s, look, leaving
         self._until = 0.0
 
     def take(self) -> None:
@@ -89,7 +86,7 @@ class Held:
         now = monotonic()
         if self._until - now > 0.75 * self._lease_s:
             return
-        self._store.hold_writes(self._why, for_s=self._lease_s)
+        self._store.hold_writes(self._why, for_s=self._lease_s, leaving=self._leaving)
         if self._until and monotonic() > self._until:
             raise CannotBeDone(f"writes could not be held for longer than {self._lease_s:g} s; run it again, it goes on")
         self._until = now + self._lease_s
@@ -163,7 +160,7 @@ def _patiently(hold: Callable[[], None], lease_s: float) -> None:
 
 
 def _release(store: VectorStore) -> None:
-    with suppress(StoreHeld):  # it is another's by now
+    with suppress(StoreHeld, StoreUnavailable):  # another's by now; or out of reach, and ends by itself
         store.release_writes()
 
 

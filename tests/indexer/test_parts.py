@@ -79,6 +79,28 @@ def test_pruning_a_part_keeps_items_under_another_prefix(tmp_path: Path, done: D
         assert len(store) == 40
 
 
+def test_pruning_parts_keeps_the_item_of_a_file_that_can_no_longer_be_read_under_its_new_id(tmp_path: Path, done: Done) -> None:
+    """What was refused deletes nothing, whichever part refuses it."""
+    for n in range(20):
+        paint(tmp_path / f"pictures/{n}.png", (n, n, n))
+    manifest = tmp_path / "pictures/all.csv"
+    job = ("run", manifest, "--store", tmp_path / "s.store", "--model", MODEL)
+
+    def named(prefix: str) -> None:
+        manifest.write_text("path,id\n" + "".join(f"{n}.png,{prefix}{n}\n" for n in range(20)))
+
+    named("old-")
+    done(*job)
+    named("new-")
+    broken = {n for n in range(10) if Part(1, 2).holds(f"old-{n}") and Part(2, 2).holds(f"new-{n}")}
+    assert broken
+    for n in broken:
+        (tmp_path / f"pictures/{n}.png").write_bytes(b"no picture")
+    assert [done(*job, "--prune", "--part", f"{number}/2", code=number - 1)["indexed"] for number in (1, 2)] != [0, 0]
+    with open_store(tmp_path / "s.store", read_only=True) as store:
+        assert {item.id for item in store.scan()} == {f"old-{n}" if n in broken else f"new-{n}" for n in range(20)}
+
+
 def test_a_part_reads_the_records_of_its_own_bins_only(tmp_path: Path, done: Done) -> None:
     files = bins.bins({f"{n:05}": {"B1": 1} for n in range(12)})
     others = [name for name in files if name.startswith("metadata/") and not Part(1, 2).holds(image_of(name))]

@@ -205,9 +205,9 @@ def test_held_writes_are_refused_in_every_handle_until_they_are_released_or_time
         assert other.query(rows_of(1))[0][0].item.id == "a"
         time.sleep(0.35)
         other.upsert([Item("b")], rows_of(1))
-        store.hold_writes("for good")
-        with pytest.raises(StoreHeld, match="for good"):
-            other.delete(["b"])
+        store.hold_writes("a moment", for_s=60)
+        with pytest.raises(StoreHeld, match="a moment"):
+            other.release_writes()
         store.release_writes()
         assert other.delete(["b"]) == 1
         assert store.verify().is_sound

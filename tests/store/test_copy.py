@@ -151,6 +151,12 @@ def test_another_model_is_refused_before_anything_is_written(tmp_path: Path) -> 
         assert len(target) == 0
 
 
+def test_the_command_copies_into_no_store_that_would_be_gone_at_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    open_store(tmp_path / "a.store", create=INFO).close()
+    assert run(["store", "copy", str(tmp_path / "a.store"), "exact:"]) == 2
+    assert "exact: lives in memory" in capfd.readouterr().err
+
+
 def test_the_command_tells_what_it_did(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with open_store(tmp_path / "a.store", create=INFO) as source:
         filled(source, 20)

@@ -21,13 +21,14 @@ from binsight.errors import (
     CannotBeDone,
     NotAStore,
     StoreDamaged,
+    StoreHeld,
     StoreReadOnly,
     StoreUnavailable,
     StoreWriteFailed,
 )
 from binsight.filters import Filter
 from binsight.records import Item, StoreInfo
-from binsight.store import VectorStore, open_store, redis_about, redis_search, redis_store, redis_url
+from binsight.store import VectorStore, open_alias, open_store, redis_about, redis_search, redis_store, redis_url
 from binsight.store.redis_filter import attributes, expressions
 from binsight.vectors import Vectors, normalise
 from tests.redis_server import RedisServer, old_command, redis_cluster, redis_server, wait_until
@@ -421,6 +422,23 @@ def test_a_cluster_holds_one_store_and_a_lost_node_is_an_error_never_a_short_ans
             nodes[2].start()
             wait_until(lambda: _answers(store))
             assert (len(store), store.verify().problems) == (599, [])
+            check_left(nodes[0], store)
+
+
+def check_left(node: RedisServer, store: VectorStore) -> None:
+    """An alias leaves it for another one, and comes back."""
+    with open_alias(node.url("live", scheme="redis+cluster")) as alias, open_store(node.url(scheme="redis+cluster")) as other:
+        alias.point_at("other")
+        store.hold_writes("it moves", for_s=60, leaving="live")
+        ids = [item.id for item in other.scan()]
+        with pytest.raises(StoreHeld, match="it moves"):
+            other.delete(ids)
+        store.release_writes()
+        with pytest.raises(StoreHeld, match="it was replaced by other"):
+            other.delete(ids)
+        assert len(other) == len(ids)
+        alias.point_at("t", former="other")
+        assert other.delete(ids) == len(ids)
 
 
 def _answers(store: VectorStore) -> bool:

@@ -12,7 +12,7 @@ from binsight.cli.output import print_json, progress_on_stderr
 from binsight.cli.sources import IdPrefix, MetadataFile, Model, Prune, Root, Sources, tell_inputs
 from binsight.ingest import IngestReport, ingest, list_sources
 from binsight.settings import Settings
-from binsight.store import shown_url
+from binsight.store import check_kept, shown_url
 from binsight.wiring import open_for_indexing
 
 
@@ -31,6 +31,7 @@ def index(
     A picture that cannot be read is listed with its reason and does not stop the job (exit code 1 at the end). Killed at
     any time, the job goes on where it was when it is started again.
     """
+    check_kept(store)
     settings = Settings.read()
     listings = list_sources(sources, metadata=metadata, root=root, id_prefix=id_prefix)
     started = perf_counter()

@@ -11,11 +11,11 @@ from urllib.parse import parse_qs, urlsplit
 import typer
 
 from binsight.cli.output import print_json, progress_on_stderr, say, show
-from binsight.errors import BadSettings, NotAStore, StoreDamaged
+from binsight.errors import BadSettings, NotAStore, StoreDamaged, StoreUnavailable
 from binsight.reembed import lacking, reembed, replace_behind
 from binsight.settings import Settings
 from binsight.store import Alias, VectorStore, open_alias, open_store, shown_url
-from binsight.takeover import exchange
+from binsight.takeover import exchange, hold_for_followers
 from binsight.wiring import encoder_for
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="The store, or an alias: a path or redis://…")]
@@ -58,12 +58,17 @@ def _move(name: Alias, former: str | None, target: str) -> int:
         new = stack.enter_context(open_store(name.url_of(target)))
         old = None if former is None else _left(stack, name, former)
         if old is None or former is None:
-            new.release_writes()
+            hold_for_followers(new, name)
             new.follow("")
             name.point_at(target, former=former)
+            new.release_writes()
             return 0
         exchange(name, old, new, name=target, former=former)
-        return lacking(old, new)
+        try:
+            return lacking(old, new)
+        except StoreUnavailable as error:
+            say(f"how many items of {former} are not in {target} cannot be told: {error}")
+            return 0
 
 
 def _left(stack: ExitStack, name: Alias, former: str) -> VectorStore | None:

@@ -11,7 +11,7 @@ from binsight.cli.output import print_json, print_table, progress_on_stderr, say
 from binsight.cli.replace import alias, reembed_store
 from binsight.documents import info_json
 from binsight.records import Item, Metadata, StoreInfo
-from binsight.store import open_store
+from binsight.store import check_kept, open_store
 from binsight.store.copy import copy_items
 
 app = typer.Typer(help="Look into a store and look after it.", no_args_is_help=True, rich_markup_mode=None)
@@ -100,6 +100,7 @@ def copy(
     as_json: AsJson = False,
 ) -> int:
     """Copy all items into another store, of any kind; run again, it goes on. Exit code 3 when they differ at the end."""
+    check_kept(target)
     with open_store(source, read_only=True) as first:
         info = first.info
         with open_store(target, create=StoreInfo(info.dim, info.fingerprint, info.model, info.metric)) as second:

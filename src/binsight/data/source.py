@@ -128,11 +128,13 @@ def is_picture_file(path: Path) -> bool | None:
 
 
 def checked_unique(listings: list[Listing]) -> None:
-    """Raise BadSource, naming both, when two pictures have one id."""
+    """Raise BadSource, naming both, when two pictures have one id, or a picture comes twice."""
     seen: dict[str, Picture] = {}
     for listing in listings:
         for picture in listing.pictures:
             other = seen.setdefault(picture.id, picture)
+            if other is not picture and other.path == picture.path:
+                raise BadSource(f"{picture.path} is named by two of the sources; give each of them once")
             if other is not picture:
                 raise BadSource(
                     f"two inputs have the id {picture.id!r}: {other.path} and {picture.path}; "

@@ -13,7 +13,7 @@ from binsight.store import alias, redis_url
 from binsight.store.alias import Alias, LocalAlias
 from binsight.store.base import VectorStore, VerifyReport, checked_info
 
-__all__ = ["Alias", "StoreInfo", "VectorStore", "VerifyReport", "open_alias", "open_store", "shown_url"]
+__all__ = ["Alias", "StoreInfo", "VectorStore", "VerifyReport", "check_kept", "open_alias", "open_store", "shown_url"]
 
 
 def shown_url(url: str | Path) -> str:
@@ -51,6 +51,12 @@ def open_store(url: str | Path, *, create: StoreInfo | None = None, read_only: b
     if kind == "exact" and text.startswith("exact:"):
         return _exact(rest, create, read_only=read_only)
     return _local(rest if kind == "faiss" and text.startswith("faiss:") else text, create, read_only=read_only)
+
+
+def check_kept(url: str) -> None:
+    """Raise BadSettings for a store that ends with the process that fills it."""
+    if url.startswith("exact:"):
+        raise BadSettings("exact: lives in memory and would be gone at once; give a path or a Redis URL")
 
 
 def open_alias(url: str | Path) -> Alias:

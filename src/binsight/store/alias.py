@@ -30,6 +30,11 @@ class Alias(ABC):
     def __init__(self, url: str) -> None:
         self.url = url
 
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What it is called among the stores and aliases beside it."""
+
     @abstractmethod
     def target(self) -> str | None:
         """The name of the store behind it now; None where this is no alias. Raises StoreDamaged, StoreUnavailable."""
@@ -82,6 +87,10 @@ class LocalAlias(Alias):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._path = user_path(path, error=BadSettings)
+
+    @property
+    def name(self) -> str:
+        return self._path.name
 
     def target(self) -> str | None:
         return read(self._path)

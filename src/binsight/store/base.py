@@ -102,16 +102,19 @@ class VectorStore(ABC):
         """Take items out; how many there were. Unknown ids are passed over. As durable as `upsert`."""
         return self._delete(list(dict.fromkeys(checked_ids(ids)))) if len(ids) else 0
 
-    def hold_writes(self, why: str, *, for_s: float | None = None, but_mine: bool = False) -> None:  # noqa: B027, see below
+    def hold_writes(  # noqa: B027, a store that has one writer, its opener, has nothing to do
+        self, why: str, *, for_s: float, but_mine: bool = False, leaving: str = "", joining: str = ""
+    ) -> None:
         """Let every write be refused, whichever process tries it (StoreHeld, saying why), for so long or until released.
 
-        but_mine: this handle may go on writing. When this returns, what was written is all there will be. A store that has one
-        writer, its opener, has nothing to do. Called again, it is renewed. Raises StoreHeld where another handle holds them
-        for a time; a hold without end is taken over.
+        but_mine: this handle may go on writing. leaving: an alias of this store that is about to name another one; once it
+        does, no write is taken any more, whatever became of who moved it. joining: one that is about to name this store; that
+        others left it counts no more. When this returns, what was written is all there will be. Called again, it is renewed.
+        Raises StoreHeld where another handle holds them.
         """
 
     def release_writes(self) -> None:  # noqa: B027
-        """Take writes again. Raises StoreHeld where another handle holds them for a time."""
+        """Take writes again, unless an alias left the store. Raises StoreHeld where another handle holds them."""
 
     @property
     def follows(self) -> str:

@@ -29,6 +29,10 @@ class RedisAlias(Alias):
         self._place = redis_url.parse(url)
         self._link = RedisLink(self._place)
 
+    @property
+    def name(self) -> str:
+        return self._place.index
+
     def target(self) -> str | None:
         return read(self._place, self._link)
 

@@ -25,12 +25,24 @@ class Partition:
         tag = f"binsight:{{{index}:{number}}}"
         self.number = number
         self.about, self.vectors, self.records, self.ids = f"{tag}:about", f"{tag}:v", f"{tag}:r", f"{tag}:i"
-        self.writes, self.hold = f"{tag}:w", f"{tag}:hold"
+        self.writes, self.hold, self.left = f"{tag}:w", f"{tag}:hold", f"{tag}:left"
         self.seq = f"{tag}:seq"  # of partition 0: the last number given to a write
         self.follows = f"{tag}:follows"  # of partition 0: the store that `reembed` fills this one from
 
     def script(self, text: str, *arguments: Any) -> Command:
-        return ("EVAL", text, 6, self.about, self.vectors, self.records, self.ids, self.writes, self.hold, *arguments)
+        return (
+            "EVAL",
+            text,
+            7,
+            self.about,
+            self.vectors,
+            self.records,
+            self.ids,
+            self.writes,
+            self.hold,
+            self.left,
+            *arguments,
+        )
 
 
 class Record(NamedTuple):

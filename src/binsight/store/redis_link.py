@@ -40,6 +40,14 @@ _PASSING = (
 )
 
 
+class AskAliases(Exception):
+    """A write that a store takes unless one of these aliases left it. aliases: their names, between commas."""
+
+    def __init__(self, aliases: str) -> None:
+        super().__init__(aliases)
+        self.aliases = aliases
+
+
 @final
 class RedisLink:
     """Connections to one server, or to each node of a cluster. Safe to use from several threads."""
@@ -154,8 +162,10 @@ class RedisLink:
             except exceptions.RedisError:
                 return  # the cluster is away as a whole: the next try tells
 
-    def _refusal(self, error: Exception) -> CannotBeDone:
+    def _refusal(self, error: Exception) -> CannotBeDone | AskAliases:
         text = str(error)
+        if text.startswith("LEFT "):
+            return AskAliases(text.removeprefix("LEFT "))
         if text.startswith(("OOM", "MISCONF")) or "used memory" in text:
             why = "its memory is full" if "memory" in text else "it cannot write to its disk"
             return StoreWriteFailed(f"{self._url.shown} refused the write: {why} ({text})")

@@ -54,6 +54,7 @@ class RedisStore(VectorStore):
         self._writer = RedisWriter(
             self._items,
             about["store"],
+            lambda alias: redis_alias.read(replace(url, index=alias), link),
             is_quantized=about["quantization"] != "none",
             is_durable=self._durability == "aof",
         )
@@ -124,9 +125,9 @@ class RedisStore(VectorStore):
         self._check_writable()
         return self._writer.delete(ids)
 
-    def hold_writes(self, why: str, *, for_s: float | None = None, but_mine: bool = False) -> None:
+    def hold_writes(self, why: str, *, for_s: float, but_mine: bool = False, leaving: str = "", joining: str = "") -> None:
         self._check_writable()
-        self._writer.hold(why, for_s, but_mine=but_mine)
+        self._writer.hold(why, for_s, but_mine=but_mine, leaving=leaving, joining=joining)
 
     def release_writes(self) -> None:
         self._check_writable()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, final
 from uuid import uuid4
 
-from binsight.errors import CannotBeDone, StoreWriteFailed
+from binsight.errors import CannotBeDone, StoreHeld, StoreWriteFailed
 from binsight.store.base import Batch, metadata_object
 from binsight.store.redis_filter import attributes
 from binsight.store.redis_items import ATTEMPTS, RedisItems
-from binsight.store.redis_link import Command, Reply
+from binsight.store.redis_link import AskAliases, Command, Reply
 
 _TOGETHER = 16  # items a script writes, while which the server does nothing else
 _DURABLE_SHARE = 0.8  # of the time for an answer: how long a write may take to the disk
@@ -18,7 +20,11 @@ _OURS = """
 local about = redis.call('GET', KEYS[1])
 if not about or not string.find(about, ARGV[1], 1, true) then return redis.error_reply('NOSTORE') end
 local who, may, why = string.match(redis.call('GET', KEYS[6]) or '', '^(%w*)([+-]) (.*)$')
-if who and not (who == ARGV[2] and may == '+') then return redis.error_reply('HELD ' .. why) end
+if not (who == ARGV[2] and may == '+') then
+  if who then return redis.error_reply('HELD ' .. why) end
+  local left = redis.call('GET', KEYS[7])
+  if left then return redis.error_reply('LEFT ' .. left) end
+end
 """
 _WRITE = (
     _OURS
@@ -59,19 +65,29 @@ redis.call('INCR', KEYS[5])
 return count
 """
 )
-# A hold says who holds, whether its owner may write (+ or -), and why. While it lasts it is its owner's alone; one without end
-# may be taken over, without a moment in between, or released by anybody.
-_HOLD = """
+# A hold says who holds, whether its owner may write (+ or -), and why. While it is there it is its owner's alone. Beside it
+# stand the aliases that may have left the store: what is true of them is asked of themselves, when nobody holds the store.
+_MINE = """
 local who, may, why = string.match(redis.call('GET', KEYS[1]) or '', '^(%w*)([+-]) (.*)$')
-if who and who ~= ARGV[1] and redis.call('PTTL', KEYS[1]) >= 0 then return redis.error_reply('HELD ' .. why) end
-local held = ARGV[1] .. ARGV[2] .. ' ' .. ARGV[3]
-if ARGV[4] == '' then return redis.call('SET', KEYS[1], held) end
-return redis.call('SET', KEYS[1], held, 'PX', ARGV[4])
+if who and who ~= ARGV[1] then return redis.error_reply('HELD ' .. why) end
 """
-_RELEASE = """
-local who, may, why = string.match(redis.call('GET', KEYS[1]) or '', '^(%w*)([+-]) (.*)$')
-if who and who ~= ARGV[1] and redis.call('PTTL', KEYS[1]) >= 0 then return redis.error_reply('HELD ' .. why) end
-return redis.call('DEL', KEYS[1])
+_HOLD = (
+    _MINE
+    + """
+redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2] .. ' ' .. ARGV[3], 'PX', ARGV[4])
+local leaving, joining = ARGV[5], ARGV[6]
+local left = redis.call('GET', KEYS[2]) or ''
+if leaving ~= '' and not string.find(',' .. left .. ',', ',' .. leaving .. ',', 1, true) then
+  redis.call('SET', KEYS[2], left == '' and leaving or leaving .. ',' .. left)
+end
+if joining ~= '' then redis.call('SET', KEYS[2], joining) end
+return 1
+"""
+)
+_RELEASE = _MINE + "return redis.call('DEL', KEYS[1])"
+_NOT_LEFT = """
+if redis.call('EXISTS', KEYS[1]) == 0 and redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
+return 1
 """
 _RAISE = (
     "if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end return 1"
@@ -80,10 +96,16 @@ _RAISE = (
 
 @final
 class RedisWriter:
-    """Writes to the items of one store. store: its id. is_durable: whether a write is waited for until it is on the disk."""
+    """Writes to the items of one store.
 
-    def __init__(self, items: RedisItems, store: str, *, is_quantized: bool, is_durable: bool) -> None:
-        self._items, self._store = items, store
+    store: its id. named: which store an alias names, None where there is no such alias. is_durable: whether a write is waited
+    for until it is on the disk.
+    """
+
+    def __init__(
+        self, items: RedisItems, store: str, named: Callable[[str], str | None], *, is_quantized: bool, is_durable: bool
+    ) -> None:
+        self._items, self._store, self._named = items, store, named
         self._mode = "Q8" if is_quantized else "NOQUANT"
         self._is_durable = is_durable
         self._owner = uuid4().hex
@@ -91,7 +113,7 @@ class RedisWriter:
     def upsert(self, batch: Batch) -> None:
         """A batch of which a part was refused is there in part; sent again, it ends as if it had been sent once."""
         for _ in range(ATTEMPTS):
-            newest = self._written(batch)
+            newest = self._unless_left(partial(self._written, batch))
             if not newest or newest <= self._last_number():
                 return  # nothing newer was there, or another writer's, whose number came later
             counter = self._items.partitions[0]
@@ -135,7 +157,21 @@ class RedisWriter:
             number: [self._items.partitions[number].script(_DELETE, self._store, self._owner, *some)]
             for number, some in by_partition.items()
         }
-        return sum(int(replies[0]) for replies in self._durably(calls))
+        return self._unless_left(lambda: sum(int(replies[0]) for replies in self._durably(calls)))
+
+    def _unless_left(self, write: Callable[[], int]) -> int:
+        """The write's answer. Raises StoreHeld where an alias that was about to leave the store did so."""
+        while True:
+            try:
+                return write()
+            except AskAliases as error:
+                names = error.aliases
+            for now in map(self._named, names.split(",")):
+                if now not in (None, self._items.url.index):
+                    why = f"it was replaced by {now}; write to that, or to its alias"
+                    raise StoreHeld(f"{self._items.url.shown} takes no writes now: {why}")
+            for part in self._items.partitions:
+                self._durably({part.number: [("EVAL", _NOT_LEFT, 2, part.hold, part.left, names)]})
 
     def _durably(self, calls: dict[int, list[Command]]) -> list[list[Reply]]:
         """Done, and on the disk of each node if the store's writes are to be."""
@@ -148,16 +184,16 @@ class RedisWriter:
             raise StoreWriteFailed(f"{self._items.url.shown} did not bring the write to its disk within {limit_ms / 1000:g} s")
         return replies
 
-    def hold(self, why: str, for_s: float | None, *, but_mine: bool) -> None:
+    def hold(self, why: str, for_s: float, *, but_mine: bool, leaving: str, joining: str) -> None:
         """Refuse the writes of all, also of those whose handle is open, from when this returns.
 
         Partition by partition, the first decides between two who try at once. Raises StoreHeld where another's lasts.
         """
-        limit = "" if for_s is None else max(1, round(1000 * for_s))
+        said = (self._owner, "+" if but_mine else "-", why, max(1, round(1000 * for_s)), leaving, joining)
         for part in self._items.partitions:
-            self._durably({part.number: [("EVAL", _HOLD, 1, part.hold, self._owner, "+" if but_mine else "-", why, limit)]})
+            self._durably({part.number: [("EVAL", _HOLD, 2, part.hold, part.left, *said)]})
 
     def release(self) -> None:
-        """End this handle's hold, or one without end. Raises StoreHeld where another holds for a time."""
+        """End this handle's hold. Raises StoreHeld where another holds."""
         for part in self._items.partitions:
             self._durably({part.number: [("EVAL", _RELEASE, 1, part.hold, self._owner)]})
