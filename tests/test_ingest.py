@@ -149,7 +149,7 @@ def test_two_inputs_with_one_id_are_both_named(parts: Path, tmp_path: Path) -> N
 
 
 def test_a_source_given_twice_is_told_as_that(parts: Path) -> None:
-    with pytest.raises(BadSource, match=r"\.png is named by two of the sources"):
+    with pytest.raises(BadSource, match=r"\.png is named twice"):
         list_sources([str(parts), f"{parts}/./"])
 
 

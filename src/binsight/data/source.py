@@ -134,7 +134,7 @@ def checked_unique(listings: list[Listing]) -> None:
         for picture in listing.pictures:
             other = seen.setdefault(picture.id, picture)
             if other is not picture and other.path == picture.path:
-                raise BadSource(f"{picture.path} is named by two of the sources; give each of them once")
+                raise BadSource(f"{picture.path} is named twice; give every source, and every row of a manifest, once")
             if other is not picture:
                 raise BadSource(
                     f"two inputs have the id {picture.id!r}: {other.path} and {picture.path}; "
