@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
 
+from binsight.app.attempts import BURST
 from binsight.app.visitors import GRACE_S
 from tests.app.conftest import bin_photo, chromium, shown
 from tests.fakes import paint
@@ -338,3 +339,19 @@ def test_it_fits_a_phone(fresh: Page, tmp_path: Path) -> None:
     for name in ("Find a part", "Count a bin", "Check many", "The store"):
         open_tab(fresh, name)
         assert fresh.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
+
+
+def test_the_login_page_says_that_there_are_no_tries_left(browser: Browser, stock: Path) -> None:
+    with shown(stock / "parts.store", "open sesame") as url:
+        visitor = browser.new_page()
+        visitor.set_default_timeout(20_000)
+        visitor.goto(url)
+        for number in range(BURST + 1):
+            visitor.get_by_label("username").fill("me")
+            visitor.get_by_label("password").fill(f"sesame {number}")
+            with visitor.expect_response("**/login") as answer:
+                visitor.get_by_role("button", name="Login").click()
+            expected = 429 if number == BURST else 400
+            assert answer.value.status == expected
+        expect(visitor.get_by_role("alert").first).to_contain_text("too many passwords were tried; wait")
+        visitor.close()

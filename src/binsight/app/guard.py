@@ -20,6 +20,7 @@ from urllib.parse import parse_qs
 
 from binsight.app.attempts import Attempts
 from binsight.app.held import Held
+from binsight.app.login import telling
 from binsight.app.visitors import Visitors
 from binsight.data.source import inside
 from binsight.listening import is_loopback
@@ -91,6 +92,8 @@ class Guard:
             await self._take(int(headers[b"content-length"]), scope, receive, send)
         elif scope["path"] in _LOGIN and scope["method"] == "POST":
             await self._let_in(scope, receive, send)
+        elif scope["path"] == "/" and scope["method"] == "GET" and not self._is_local:
+            await self._pass(scope, receive, telling(send))
         elif scope["path"].startswith(_STREAMS):
             await self._stream(scope, receive, send)
         else:
