@@ -225,11 +225,12 @@ def _with(job: Job, judged: Judged, figures: Figures) -> Judged:
 
 
 def _leak(job: Job) -> Figures | None:
-    """What of val and test was met in training; None where there is neither, or the data lack pictures that the split names."""
+    """What of val and test was met in training, by the pictures that the data hold; None where there is neither."""
     known = {one.uri for one in job.labelled.pictures}
-    if any(row.path not in known for row in job.split.rows) or not job.split.sizes.keys() & {VALIDATION, "test"}:
+    there = replace(job.split, rows=tuple(row for row in job.split.rows if row.path in known))
+    if not there.sizes.keys() & {VALIDATION, "test"}:
         return None
-    found = leak(job.split, job.labelled)
+    found = leak(there, job.labelled)
     return {name: getattr(found, name) for name in ("group_share", "product_share", "sister_share")}
 
 
