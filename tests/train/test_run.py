@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -264,6 +265,9 @@ def test_class_folders_give_a_label_head(classes: dict[str, Any], tmp_path: Path
     assert encoded.labels is not None
     assert report.figures["label_constant"] == 0.5
     assert report.figures["label_accuracy"] > 0.85  # one item or eight: not hard
+    assert 0 < report.figures["label_nll"] < math.log(2)  # that of knowing nothing
+    assert report.figures["label_spread"] > 0.1
+    assert 0.1 < report.figures["embedding_spread"] <= 1
 
 
 # ---- when it ends
