@@ -19,7 +19,7 @@ from binsight.counting import Calibration, fit_calibration
 from binsight.data.files import open_files
 from binsight.data.labelled import LabelledPicture, LabelledSet
 from binsight.data.source import Refusal
-from binsight.data.splits import Split, SplitRow, leak
+from binsight.data.splits import Split, contradiction, leak
 from binsight.errors import BadImage, BadSettings, BadSource
 from binsight.evaluate import Figures, label_figures
 from binsight.evaluate_count import UP_TO, count_figures
@@ -225,11 +225,12 @@ def _with(job: Job, judged: Judged, figures: Figures) -> Judged:
 
 
 def _leak(job: Job) -> Figures | None:
-    """What of val and test was met in training; None where there is neither, or the data lack pictures that the split names."""
+    """What of val and test was met in training, by the pictures that the data hold; None where there is neither."""
     known = {one.uri for one in job.labelled.pictures}
-    if any(row.path not in known for row in job.split.rows) or not job.split.sizes.keys() & {VALIDATION, "test"}:
+    there = replace(job.split, rows=tuple(row for row in job.split.rows if row.path in known))
+    if not there.sizes.keys() & {VALIDATION, "test"}:
         return None
-    found = leak(job.split, job.labelled)
+    found = leak(there, job.labelled)
     return {name: getattr(found, name) for name in ("group_share", "product_share", "sister_share")}
 
 
@@ -240,7 +241,7 @@ def _judged(job: Job, split_name: str, *, needs: str, lacks: Callable[[LabelledP
     refused: list[Refusal] = []
     for row in job.split.of(split_name):
         picture = known.get(row.path)
-        why = _contradiction(row, picture) or (lacks(picture) if picture is not None else "")
+        why = contradiction(row, picture) or (lacks(picture) if picture is not None else "")
         if why or picture is None:
             refused.append(Refusal(row.path, why))
         else:
@@ -251,16 +252,6 @@ def _judged(job: Job, split_name: str, *, needs: str, lacks: Callable[[LabelledP
     kept, encoded, unread = _encoded(job, [picture.uri for picture, _ in chosen], needs)
     pictures = tuple(chosen[place][0] for place in kept)
     return Judged({}, pictures, tuple(chosen[place][1] for place in kept), encoded, (*refused, *unread))
-
-
-def _contradiction(row: SplitRow, picture: LabelledPicture | None) -> str:
-    if picture is None:
-        return "the split names it, but the data do not hold it"
-    if row.count is not None and picture.count is not None and row.count != picture.count:
-        return f"the split says {row.count} items, the data say {picture.count}; make the split anew"
-    if row.label is not None and picture.label is not None and row.label != picture.label:
-        return f"the split says {row.label!r}, the data say {picture.label!r}; make the split anew"
-    return ""
 
 
 def _encoded(job: Job, uris: Sequence[str], needs: str) -> tuple[list[int], Encoded, list[Refusal]]:

@@ -104,17 +104,20 @@ def test_a_missing_split_is_wrong_use(data: list[str], tmp_path: Path, capfd: Ca
     assert "cannot read the split" in said
 
 
-def test_a_leaking_split_is_judged_with_a_warning(data: list[str], reader: list[str], tmp_path: Path, capfd: Capture) -> None:
+@pytest.mark.parametrize("gone", [(), ("3/gone.png",)])
+def test_a_leaking_split_is_judged_with_a_warning(
+    data: list[str], reader: list[str], tmp_path: Path, capfd: Capture, gone: tuple[str, ...]
+) -> None:
     manifest = tmp_path / "bins/m.csv"
     manifest.write_text("path,count,products\n1/a.png,1,A\n2/a.png,2,A\n2/b.png,2,B\n5/a.png,5,C\n")
     rows = [
         SplitRow(uri, "train" if uri == "1/a.png" else "test", "A" if "a" in uri and uri[0] in "12" else uri, int(uri[0]), None)
-        for uri in SHOWN
+        for uri in (*SHOWN, *gone)
     ]
     split = whole_split(SHOWN)
     write_split(type(split)(tuple(rows), "random", (25.0, 75.0), 0), tmp_path / "leaky.csv")
     arguments = ["evaluate", "count", *reader, "--data", str(manifest), "--split", str(tmp_path / "leaky.csv"), "--json"]
-    assert run(arguments) == 0
+    assert run(arguments) == len(gone)
     out, err = capfd.readouterr()
     assert json.loads(out)["split"]["leak"]["product_share"] == pytest.approx(1 / 3)
     assert "warning: the split leaks: 33% of its val and test pictures share a product with train" in err

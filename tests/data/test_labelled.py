@@ -49,6 +49,15 @@ def test_a_number_among_classes_is_a_class_and_said_to_be_one(tmp_path: Path) ->
     assert refusals(found.notes) == {"1": "a number among class folders: taken as a class, not as a count"}
 
 
+@pytest.mark.parametrize("kind", ["counts", "classes"])
+def test_a_folder_without_a_picture_is_noted(tmp_path: Path, kind: str) -> None:
+    first, second, empty = ("1", "2", "3") if kind == "counts" else ("gpu", "cpu", "ram")
+    write(tmp_path, {f"{first}/a.jpg": photo(), f"{second}/b.jpg": photo(), f"{empty}/read.txt": b"x", ".cache/c": b"x"})
+    found = open_labelled(str(tmp_path))
+    assert found.kind == kind
+    assert refusals(found.notes) == {empty: "holds no picture: there is nothing of it to learn or to measure"}
+
+
 def test_what_else_a_manifest_says_is_kept_beside(tmp_path: Path) -> None:
     write(tmp_path, {name: photo() for name in ("a.jpg", "b.jpg")})
     rows = ["path,count,label,weight,price,name", 'a.jpg,3,7,0.5,-1,"A red Bin, 3 of 12"', "b.jpg,1,8,,x,Bin"]

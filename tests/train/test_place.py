@@ -154,6 +154,27 @@ def test_a_random_split_with_a_picture_that_is_gone_is_measured_on_the_others(co
     assert any("the split parts product groups" in line for line in said)
 
 
+def test_a_leak_that_the_splits_own_groups_hide_is_measured_on_the_data(counts: dict[str, Any], tmp_path: Path) -> None:
+    lines = counts["split"].read_text().splitlines()
+    lines[2] = lines[2].replace("train", "val")  # the second picture of product P0
+    alone = [line.replace(f"P{number // 2}", f"alone{number}") for number, line in enumerate(lines[1:])]
+    (tmp_path / "leaks.csv").write_text("\n".join([lines[0], *alone]) + "\n")
+    said: list[str] = []
+    train(settings(counts | {"split": tmp_path / "leaks.csv"}, tmp_path / "m", epochs=1), say=said.append)
+    assert any("the split parts product groups: 11% of the validation and test pictures" in line for line in said)
+
+
+def test_a_count_that_split_and_data_contradict_is_refused(counts: dict[str, Any], tmp_path: Path) -> None:
+    table = counts["split"].read_text().replace("03.png,train,P1,4", "03.png,train,P1,2")
+    (tmp_path / "other.csv").write_text(table)
+    said: list[str] = []
+    report = train(settings(counts | {"split": tmp_path / "other.csv"}, tmp_path / "m", epochs=1), say=said.append)
+    wanted = "the split says 2 items, the data say 4; make the split anew"
+    assert [(one.path, one.error) for one in report.refused] == [("03.png", wanted)]
+    assert f"refused: 03.png: {wanted}" in said
+    assert any("15 training and 8 validation pictures" in line for line in said)
+
+
 @pytest.mark.parametrize("freeze", [{"freeze": "backbone"}, {"freeze": "stages:2", "views": 2}])
 @pytest.mark.parametrize("damage", [lambda raw: b"", lambda raw: raw[: len(raw) // 2], lambda raw: b"junk" * 99])
 def test_damaged_features_are_made_again(counts: dict[str, Any], tmp_path: Path, freeze: dict[str, Any], damage: Any) -> None:

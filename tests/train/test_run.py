@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -264,6 +265,25 @@ def test_class_folders_give_a_label_head(classes: dict[str, Any], tmp_path: Path
     assert encoded.labels is not None
     assert report.figures["label_constant"] == 0.5
     assert report.figures["label_accuracy"] > 0.85  # one item or eight: not hard
+    assert 0 < report.figures["label_nll"] < math.log(2)  # that of knowing nothing
+    assert report.figures["label_spread"] > 0.1
+    assert 0.1 < report.figures["embedding_spread"] <= 1
+
+
+def test_where_no_pictures_belong_together_no_embedding_is_made_up(tmp_path: Path) -> None:
+    counts = counted(tmp_path / "alone")
+    table = Path(counts["data"])
+    table.write_text("\n".join(line.rpartition(",")[0] for line in table.read_text().splitlines()))  # without products
+    said: list[str] = []
+    config = settings(counts, tmp_path / "model", epochs=1)
+    train(config, say=said.append)
+    assert sum("no two training pictures share a product, class or group" in line for line in said) == 1
+    assert "embedding.weight" not in weights_of(config)
+    assert train(settings(counts, tmp_path / "model", epochs=1), resume=True).figures["accuracy"] >= 0
+    with pytest.raises(BadSettings, match="no two training pictures share a product"):
+        train(settings(counts, tmp_path / "other", epochs=1, pooling="pyramid"))
+    with pytest.raises(BadSettings, match="--keep-best embedding: this run trains no such head, only count"):
+        train(settings(counts, tmp_path / "other", epochs=1, keep_best="embedding"))
 
 
 # ---- when it ends

@@ -33,9 +33,9 @@ class Run:
         config = settings({"data": "d", "split": Path("s")}, Path("o"), embedding_weight=0)
         self.module = BinModule(net, examples(), config)
 
-    def gradients(self, size: float, *, step: int = 0, rank: int = 0, only: int | None = None) -> None:
+    def gradients(self, size: float, *, step: int = 0, rank: int = 0, only: int | None = None, steps: int = 1000) -> None:
         """Give every weight (or those of one group) this gradient, and look."""
-        trainer: Any = SimpleNamespace(global_step=step, global_rank=rank)
+        trainer: Any = SimpleNamespace(global_step=step, global_rank=rank, num_training_batches=steps)
         for place, group in enumerate(layer_groups(self.module.net)):
             for _, value in group:
                 value.grad = torch.full_like(value, size if only in (None, place) else 0.1)
@@ -86,6 +86,13 @@ def test_healthy_gradients_a_step_without_loss_and_steps_between_are_silent(run:
     assert run.said == []
 
 
+def test_epochs_of_few_steps_are_looked_at_once_each(run: Run) -> None:
+    run.gradients(1e9, step=7, steps=6)
+    assert run.said == []
+    run.gradients(1e9, step=12, steps=6)
+    assert run.watch.warned == ["exploding"]
+
+
 HEALTHY = {"logits_spread": 1.0, "collapsed": False}
 
 
@@ -93,6 +100,14 @@ def test_a_dead_head_is_said_once(run: Run) -> None:
     run.epochs({"loss": 1.0, "logits_spread": 1e-6}, {"loss": 1.0, "logits_spread": 1e-6})
     (line,) = run.warnings
     assert "it is dead" in line
+
+
+@pytest.mark.parametrize(
+    ("spread", "told"), [("logits_spread", "count head"), ("label_spread", "class head"), ("embedding_spread", "embedding")]
+)
+def test_every_head_can_be_dead(run: Run, spread: str, told: str) -> None:
+    run.epochs({"loss": 1.0, spread: 1e-6})
+    assert run.warnings == [f"warning: the {told} says the same of every picture: it is dead; lower --lr"]
 
 
 def test_collapse_is_said_once(run: Run) -> None:
@@ -112,6 +127,12 @@ def test_overfitting_is_said_once_after_five_worse_epochs(run: Run) -> None:
     run.epochs(*losses(*worse))
     (line,) = run.warnings
     assert line.endswith("validation has got worse for 5 epochs while training gets better: overfitting")
+
+
+def test_classes_are_learnt_by_heart_too() -> None:
+    worse = [(1.0, 1.0), (0.9, 1.1), (0.8, 1.2), (0.7, 1.3), (0.6, 1.4), (0.5, 1.5)]
+    assert is_overfitting([{"loss": train, "label_nll": val} for train, val in worse])
+    assert not is_overfitting([{"loss": train, "label_nll": 1.0} for train, _ in worse])
 
 
 def test_a_run_that_gets_better_is_silent(run: Run) -> None:

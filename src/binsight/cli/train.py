@@ -21,6 +21,9 @@ def train(
     ] = "resnet50",
     pretrained: Annotated[bool, typer.Option(help="Start from the backbone's weights.")] = True,
     size: Annotated[int, typer.Option("--size", metavar="PX", help="Side of the squashed picture.")] = 224,
+    stride: Annotated[
+        int, typer.Option("--stride", metavar="PX", help="Pixels between places of the last feature map: 8, 16; 0: as built.")
+    ] = 0,
     freeze: Annotated[str, typer.Option("--freeze", metavar="MODE", help="none, backbone or stages:N.")] = "none",
     views: Annotated[
         int, typer.Option("--views", metavar="N", help="Augmented views kept after --freeze stages:N; 0: new ones each step.")
@@ -97,6 +100,7 @@ def train(
         backbone,
         pretrained,
         size,
+        stride,
         freeze,
         views,
         count_head,

@@ -41,6 +41,10 @@ class Files(ABC):
     def names(self, folder: str) -> list[str] | None:
         """Names of the files directly in a folder, sorted; None when there is no such folder."""
 
+    def folders(self) -> list[str]:
+        """Names of the folders directly below the root, sorted; none where only files have names, as in a bucket."""
+        return []
+
     @abstractmethod
     def pictures(self) -> list[str]:
         """Every picture below the root, sorted. Raises BadSource when there is none."""
@@ -113,6 +117,10 @@ class LocalFiles(Files):
             return None
         except OSError as error:
             raise BadSource(f"cannot read the folder {path}: {error.strerror}") from error
+
+    def folders(self) -> list[str]:
+        with os.scandir(self._path) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
     def pictures(self) -> list[str]:
         return sorted(picture.uri for picture in list_folder(self._path).pictures)

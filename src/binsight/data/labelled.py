@@ -44,7 +44,7 @@ class LabelledSet:
     """A set of labelled pictures, sorted by uri.
 
     root: absolute folder, or s3://BUCKET[/PREFIX]. refused: pictures that are not taken, and why. notes: on pictures that are
-    taken although something about them contradicts.
+    taken although something about them contradicts, and on folders without any.
     """
 
     root: str
@@ -93,13 +93,20 @@ def _abid(files: Files) -> LabelledSet:
 def _folders(files: Files) -> LabelledSet:
     uris = files.pictures()
     refused = tuple(Refusal(uri, "lies in no count or class folder") for uri in uris if "/" not in uri)
+    held = {uri.split("/")[0] for uri in uris}
+    empty = tuple(
+        Refusal(name, "holds no picture: there is nothing of it to learn or to measure")
+        for name in files.folders() if name not in held and not name.startswith(".")
+    )  # fmt: skip
     named = [(uri, uri.split("/")[-2]) for uri in uris if "/" in uri]
     numbers = {name for _, name in named if _is_count(name)}
     if named and len(numbers) == len({name for _, name in named}):
         counted = tuple(LabelledPicture(uri, int(name), None) for uri, name in named)
-        return LabelledSet(files.root, "counts", counted, refused)
-    notes = tuple(Refusal(name, "a number among class folders: taken as a class, not as a count") for name in sorted(numbers))
-    return LabelledSet(files.root, "classes", tuple(LabelledPicture(uri, None, name) for uri, name in named), refused, notes)
+        return LabelledSet(files.root, "counts", counted, refused, empty)
+    notes = [Refusal(name, "a number among class folders: taken as a class, not as a count") for name in sorted(numbers)]
+    return LabelledSet(
+        files.root, "classes", tuple(LabelledPicture(uri, None, name) for uri, name in named), refused, (*empty, *notes)
+    )
 
 
 def _is_count(name: str) -> bool:

@@ -60,7 +60,7 @@ def page(told: DataReport, plots: Iterable[str] = ()) -> str:
         _table("Most common products", ("product", "pictures"), told.products.most_common if told.products else ()),
         _split_part(told.split),
         _table("Near-duplicates", ("one", "other", "bits", "what"), [_pair_row(pair) for pair in told.near_duplicates]),
-        _refusals("Label noise: taken, but something contradicts", told.notes),
+        _refusals("Label noise: taken, but something contradicts; and folders without a picture", told.notes),
         _refusals("Refused", told.refused),
         _refusals("Cannot be read", told.unreadable),
     ]

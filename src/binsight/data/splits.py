@@ -26,6 +26,7 @@ __all__ = [
     "Split",
     "SplitRow",
     "checked_fractions",
+    "contradiction",
     "crossing_groups",
     "leak",
     "make_split",
@@ -158,6 +159,17 @@ def leak(split: Split, labelled: LabelledSet) -> Leak:
         sum(not trained_ties.isdisjoint(ties_of(chosen[place])) for place in held) / len(held),
         sum(not trained_uris.isdisjoint(sisters.get(chosen[place].uri, ())) for place in held) / len(held),
     )
+
+
+def contradiction(row: SplitRow, picture: LabelledPicture | None) -> str:
+    """Why a row cannot stand for the picture of its path (None: the data hold none); "" where it can."""
+    if picture is None:
+        return "the split names it, but the data do not hold it"
+    if row.count is not None and picture.count is not None and row.count != picture.count:
+        return f"the split says {row.count} items, the data say {picture.count}; make the split anew"
+    if row.label is not None and picture.label is not None and row.label != picture.label:
+        return f"the split says {row.label!r}, the data say {picture.label!r}; make the split anew"
+    return ""
 
 
 def write_split(split: Split, file: Path) -> None:

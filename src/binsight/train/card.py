@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from binsight.checkpoint import Heads, NetworkConfig
@@ -31,6 +32,10 @@ def model_card(config: TrainConfig, base: NetworkConfig, heads: Heads, training:
         f"{training['epochs_run']} epochs, {training['took_s'] / 60:.0f} minutes. "
         "Every setting is in `config.json` under `training`.",
         "",
+        "```console",
+        command(config),
+        "```",
+        "",
         "## Figures on its validation pictures",
         "Temperature and intervals were fixed on the same pictures, and nothing else: the last epoch was kept."
         if config.keep_best == "last"
@@ -50,6 +55,20 @@ def model_card(config: TrainConfig, base: NetworkConfig, heads: Heads, training:
         "",
     ]
     return "\n".join(lines)
+
+
+def command(config: TrainConfig) -> str:
+    """What trains it again: the settings that are not as by default. Places are named, not where they are on this machine."""
+    given = config.model_dump(mode="json", exclude_defaults=True, exclude={"licence_file"}) | {"out": config.out.name}
+    return shlex.join(["binsight", "train", *(part for name, value in given.items() for part in _option(name, value))])
+
+
+def _option(name: str, value: Any) -> Iterator[str]:  # a JSON scalar
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        yield f"--{option}" if value else f"--no-{option}"
+    else:
+        yield from (f"--{option}", str(value))
 
 
 def _heads(heads: Heads) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from binsight import openvino_export
 from binsight.data.labelled import LabelledPicture, LabelledSet, open_labelled
 from binsight.data.source import Refusal
-from binsight.data.splits import TRAIN, VAL, Split, leak, read_split
+from binsight.data.splits import TRAIN, VAL, Split, SplitRow, contradiction, leak, read_split
 from binsight.errors import BadSettings, BadSource, CannotBeDone, StoreDamaged
 from binsight.network import BinNet
 from binsight.preprocess import Preprocess
@@ -58,21 +58,13 @@ def prepare(config: TrainConfig, preprocess: Preprocess, *, cache: Path, say: Sa
     labelled = open_labelled(config.data)
     split = read_split(config.split, allow_leak=True)
     by_uri = {picture.uri: picture for picture in labelled.pictures}
-    rows = tuple(row for row in split.rows if row.path in by_uri)
-    if split.by == "random" and any(row.split != TRAIN for row in rows):
-        found = leak(replace(split, rows=rows), labelled)
+    rows, left_out = _agreed(split, labelled)
+    if left_out:
         say(
-            f"warning: the split parts product groups: {found.group_share:.0%} of the validation and test pictures have one of "
-            "their group in training, so figures on them are too good; use `binsight data split --by group`"
+            f"warning: {len(left_out)} of {len(split.rows)} pictures of {config.split} are left out: "
+            f"{config.data} does not hold them, or says another count or class"
         )
-    known = {refusal.path: refusal for refusal in labelled.refused}
-    missing = [
-        known.get(row.path, Refusal(row.path, "the split names it, but the data do not hold it"))
-        for row in split.rows
-        if row.path not in by_uri
-    ]
-    if missing:
-        say(f"warning: {len(missing)} of {len(split.rows)} pictures of {config.split} are not in {config.data}")
+    _warn_of_leak(replace(split, rows=rows), labelled, say)
     names = {row.path: row.split for row in rows}
     if not {TRAIN, VAL} <= set(names.values()):
         raise BadSource(
@@ -81,7 +73,7 @@ def prepare(config: TrainConfig, preprocess: Preprocess, *, cache: Path, say: Sa
         )
     used = [row.path for row in rows if row.split in (TRAIN, VAL)]
     pixels = open_pixels(labelled, used, preprocess, root=cache, progress=None)
-    refused = (*missing, *pixels.refused)
+    refused = (*left_out, *pixels.refused)
     for refusal in refused[:_SHOWN]:
         say(f"refused: {refusal.path}: {refusal.error}")
     if len(refused) > _SHOWN:
@@ -104,6 +96,27 @@ def prepare(config: TrainConfig, preprocess: Preprocess, *, cache: Path, say: Sa
     if config.records_weight and examples.records is None:
         raise BadSettings(f"--records-weight: {config.data} says nothing of its pictures but counts and classes; leave it out")
     return Prepared(examples, classes, labelled, split, refused, pixels.key)
+
+
+def _agreed(split: Split, labelled: LabelledSet) -> tuple[tuple[SplitRow, ...], tuple[Refusal, ...]]:
+    """Rows whose pictures the data hold and do not contradict; of the others, why they are left out."""
+    by_uri = {picture.uri: picture for picture in labelled.pictures}
+    known = {refusal.path: refusal.error for refusal in labelled.refused}
+    why = {row.path: contradiction(row, by_uri.get(row.path)) for row in split.rows}
+    refused = tuple(Refusal(path, known.get(path, error)) for path, error in why.items() if error)
+    return tuple(row for row in split.rows if not why[row.path]), refused
+
+
+def _warn_of_leak(split: Split, labelled: LabelledSet, say: Say) -> None:
+    """By the data's own products, too: the groups that the split's file names may be of another making."""
+    if all(row.split == TRAIN for row in split.rows):
+        return
+    found = leak(split, labelled)
+    if found.is_leaking or split.by == "random":
+        say(
+            f"warning: the split parts product groups: {found.group_share:.0%} of the validation and test pictures have one of "
+            "their group in training, so figures on them are too good; use `binsight data split --by group`"
+        )
 
 
 def with_features(

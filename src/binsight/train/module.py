@@ -292,13 +292,12 @@ def figures_of(said: dict[str, NDArray[Any]], examples: Examples, config: TrainC
         found |= _count_figures(said["count"], examples.counts[rows], config)
         scores["count"] = found["accuracy"] - 0.5 * found["rmse_mean"]
     if "label" in net.sizes:
-        known = examples.labels[rows] != UNKNOWN
-        right = said["label"][known].argmax(1) == examples.labels[rows][known]  # some are known: `prepare` looked
-        found["label_accuracy"] = float(right.mean())
-        found["label_constant"] = float(np.bincount(examples.labels[rows][known]).max() / known.sum())
+        found |= _label_figures(said["label"], examples.labels[rows])
         scores["label"] = found["label_accuracy"]
     if config.embedding_weight:
-        retrieved = retrieve(normalise(said["embedding"]), _relevance(examples, rows)).figures(ks=(1, 10))
+        vectors = normalise(said["embedding"])
+        found["embedding_spread"] = float(np.sqrt(vectors.var(axis=0).sum()))  # 0: all the same; 1: in all directions
+        retrieved = retrieve(vectors, _relevance(examples, rows)).figures(ks=(1, 10))
         if retrieved["queries"]:
             found |= {"recall@1": retrieved["recall@1"], "recall@10": retrieved["recall@10"]}
             scores["embedding"] = found["recall@1"]
@@ -328,6 +327,17 @@ def _count_figures(logits: NDArray[Any], truth: NDArray[np.int64], config: Train
         "count_nll": loss,
         "logits_spread": float(logits.std(axis=0).mean()),
         "collapsed": bool(collapse(truth[inside], answers.values)["collapsed"]),
+    }
+
+
+def _label_figures(logits: NDArray[Any], truth: NDArray[np.int64]) -> Figures:
+    known = truth != UNKNOWN  # some are: `prepare` looked
+    logits, truth = logits[known], truth[known]
+    return {
+        "label_accuracy": float((logits.argmax(1) == truth).mean()),
+        "label_constant": float(np.bincount(truth).max() / len(truth)),
+        "label_nll": float(functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(truth))),
+        "label_spread": float(logits.std(axis=0).mean()),
     }
 
 

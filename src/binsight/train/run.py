@@ -58,6 +58,7 @@ from binsight.train.watch import Watch, averaging
 
 Say = Callable[[str], None]
 _VIT = "binsight_vit_"
+_NO_POSITIVES = "no two training pictures share a product, class or group"
 _SETTLING, _SETTLED = 2048, 64  # training pictures that batch norms are measured on, and how many at a time
 
 
@@ -245,18 +246,28 @@ def _base(start: NetworkConfig, config: TrainConfig) -> NetworkConfig:
 def _sizes(prepared: Prepared, config: TrainConfig) -> dict[str, int]:
     sizes: dict[str, int] = {}
     examples = prepared.examples
-    if config.embedding_weight and config.embedding:
+    embeds = bool(config.embedding_weight) and (config.embedding_loss == "whiten" or _has_positives(examples))
+    if embeds and config.embedding:
         sizes["embedding"] = config.embedding
+    elif config.pooling == "pyramid":  # `_base` has seen to the rest
+        raise BadSettings(f"--pooling pyramid is of the embedding head, and {_NO_POSITIVES}")
     if config.count_head != "none" and config.count_weight and bool((examples.counts != UNKNOWN).any()):
         sizes["count"] = logit_columns(config.count_head, config.max_count)
         if config.crop < 1:
             raise BadSettings("--crop loses items, and this run counts them; leave it out, or train with --count-head none")
     if prepared.classes and config.label_weight:
         sizes["label"] = len(prepared.classes)
-    judged = {*sizes, "embedding"} if config.embedding_weight else set(sizes)
+    judged = {*sizes, "embedding"} if embeds else set(sizes)
     if config.keep_best not in ("all", "last") and config.keep_best not in judged:
         raise BadSettings(f"--keep-best {config.keep_best}: this run trains no such head, only {', '.join(sorted(judged))}")
     return sizes
+
+
+def _has_positives(examples: Examples) -> bool:
+    """Whether there are two training pictures that an embedding is to bring together."""
+    is_training = np.zeros(len(examples.counts), dtype=bool)
+    is_training[examples.train] = True
+    return any(is_training[examples.relation.positives_of(int(row))].any() for row in examples.train)
 
 
 def _built(base: NetworkConfig, sizes: Mapping[str, int], start: Checkpoint | None, config: TrainConfig) -> BinNet:
@@ -329,6 +340,8 @@ def _say_start(prepared: Prepared, net: BinNet, config: TrainConfig, say: Say) -
         f"{config.backbone} with heads {', '.join(f'{name} ({size})' for name, size in net.sizes.items()) or 'none'}; "
         f"{learning / 1e6:.1f} million weights learn"
     )
+    if config.embedding and config.embedding_weight and "embedding" not in net.sizes:
+        say(f"no embedding is learnt: {_NO_POSITIVES}; vectors are the pooled features")
     most = int(prepared.examples.counts.max())
     if "count" in net.sizes and most > config.max_count:
         more = int((prepared.examples.counts > config.max_count).sum())

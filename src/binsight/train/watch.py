@@ -17,9 +17,10 @@ from binsight.train.module import BinModule
 from binsight.train.quiet import hush
 
 Say = Callable[[str], None]
-EVERY = 50  # steps between two looks at the gradients
+EVERY = 50  # steps between two looks at the gradients, or an epoch where it has fewer
 EXPLODING, VANISHING = 1e3, 1e-8  # norms of a group's gradient; before clipping
-DEAD = 1e-4  # spread of a head's logits over all pictures
+DEAD = 1e-4  # spread of what a head says over all pictures
+_HEADS = {"logits_spread": "count head", "label_spread": "class head", "embedding_spread": "embedding"}
 PATIENCE = 5  # epochs in which validation gets worse while training gets better
 
 
@@ -53,7 +54,8 @@ class Watch(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
     ) -> None:
         del optimizer
-        if trainer.global_step % EVERY or trainer.global_rank or not isinstance(pl_module, BinModule):
+        every = min(EVERY, int(trainer.num_training_batches))
+        if trainer.global_step % every or trainer.global_rank or not isinstance(pl_module, BinModule):
             return
         groups = layer_groups(pl_module.net)
         norms = [_norm([value.grad for _, value in group if value.grad is not None]) for group in groups]
@@ -76,8 +78,9 @@ class Watch(lightning.Callback):
         last = history[-1]
         if last.get("collapsed"):
             self.warn("collapse", "the count head gives one count for nearly all pictures: it has learnt nothing yet")
-        if last.get("logits_spread", 1.0) < DEAD:
-            self.warn("dead", "the count head says the same of every picture: it is dead; lower --lr")
+        for spread, head in _HEADS.items():
+            if last.get(spread, 1.0) < DEAD:
+                self.warn(f"dead {head}", f"the {head} says the same of every picture: it is dead; lower --lr")
         if is_overfitting(history):
             self.warn("overfitting", f"validation has got worse for {PATIENCE} epochs while training gets better: overfitting")
 
@@ -89,13 +92,13 @@ def _norm(gradients: list[torch.Tensor]) -> float | None:
 
 
 def is_overfitting(history: list[dict[str, Any]]) -> bool:
-    """Whether the training loss fell and the validation loss rose over the last epochs, and its best lies before them."""
-    if len(history) <= PATIENCE or "count_nll" not in history[-1]:
+    """Whether the training loss fell over the last epochs, and a head's validation loss has its best before them."""
+    if len(history) <= PATIENCE:
         return False
     before, recent = history[:-PATIENCE], history[-PATIENCE:]
-    best = min(one["count_nll"] for one in before)
     falls = recent[-1]["loss"] is not None and before[-1]["loss"] is not None and recent[-1]["loss"] < before[-1]["loss"]
-    return bool(falls and min(one["count_nll"] for one in recent) > best)
+    told = [name for name in ("count_nll", "label_nll") if all(name in one for one in history)]
+    return bool(falls and any(min(one[name] for one in recent) > min(one[name] for one in before) for name in told))
 
 
 def epoch_line(figures: Mapping[str, Any], epochs: int) -> str:
