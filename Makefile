@@ -48,8 +48,8 @@ abid: $(READY)
 	$(BIN)/binsight data fetch --source $(ABID_SOURCE) --range $(ABID_BINS) --out $(ABID)/bins || test $$? = 1
 	$(BIN)/binsight data split $(ABID)/bins --out $(ABID)/split.csv --fractions 90/5/5 || test $$? = 1
 	test -d $(ABID)/model || $(BIN)/binsight train --data $(ABID)/bins --split $(ABID)/split.csv --out $(ABID)/model \
-	  $(ABID_TRAIN) $$(test ! -f $(ABID)/model.run/last.ckpt || echo --resume)
-	$(BIN)/binsight evaluate count --model $(ABID)/model --data $(ABID)/bins --split $(ABID)/split.csv --out $(ABID)/report
+	  $(ABID_TRAIN) $$(test ! -f $(ABID)/model.run/last.ckpt || echo --resume) || test $$? = 1
+	$(BIN)/binsight evaluate count --model $(ABID)/model --data $(ABID)/bins --split $(ABID)/split.csv --out $(ABID)/report || test $$? = 1
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
