@@ -140,10 +140,20 @@ def test_a_split_of_other_pictures(shell: Shell, counts: dict[str, Any], tmp_pat
     assert "warning: 2 of 2 pictures of" in result[2]
 
 
-def test_a_split_without_validation_pictures(shell: Shell, counts: dict[str, Any], tmp_path: Path) -> None:
-    text = counts["split"].read_text(encoding="utf-8").replace(",val,", ",test,")
+def test_of_a_split_into_train_and_test_a_tenth_of_the_training_groups_validates(
+    shell: Shell, counts: dict[str, Any], tmp_path: Path
+) -> None:
+    split = tmp_path / "split.csv"
+    assert run(["data", "split", counts["data"], "--out", str(split), "--fractions", "80/20"]) == 0
+    code, _, err = shell({**counts, "split": split})
+    assert code == 0
+    assert "has no val part: 2 of its training pictures choose and calibrate, and are not learnt from" in err
+
+
+def test_a_split_without_training_pictures(shell: Shell, counts: dict[str, Any], tmp_path: Path) -> None:
+    text = counts["split"].read_text(encoding="utf-8").replace(",train,", ",test,")
     (tmp_path / "split.csv").write_text(text, encoding="utf-8")
-    fails(shell({**counts, "split": tmp_path / "split.csv"}), "want train and val pictures", "got test, train")
+    fails(shell({**counts, "split": tmp_path / "split.csv"}), "want train and val pictures", "got test, val")
 
 
 def test_validation_pictures_without_counts(shell: Shell, counts: dict[str, Any], tmp_path: Path) -> None:

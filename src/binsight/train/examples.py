@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from binsight import openvino_export
 from binsight.data.labelled import LabelledPicture, LabelledSet, open_labelled
 from binsight.data.source import Refusal
-from binsight.data.splits import TRAIN, VAL, Split, SplitRow, contradiction, leak, read_split
+from binsight.data.splits import TEST, TRAIN, VAL, Split, SplitRow, contradiction, leak, make_split, read_split
 from binsight.errors import BadSettings, BadSource, CannotBeDone, StoreDamaged
 from binsight.network import BinNet
 from binsight.preprocess import Preprocess
@@ -65,6 +65,11 @@ def prepare(config: TrainConfig, preprocess: Preprocess, *, cache: Path, say: Sa
             f"{config.data} does not hold them, or says another count or class"
         )
     _warn_of_leak(replace(split, rows=rows), labelled, say)
+    if {row.split for row in rows} == {TRAIN, TEST}:
+        rows = _with_validation(replace(split, rows=rows), labelled, config.seed)
+        split = replace(split, rows=rows)
+        held = sum(row.split == VAL for row in rows)
+        say(f"{config.split} has no val part: {held} of its training pictures choose and calibrate, and are not learnt from")
     names = {row.path: row.split for row in rows}
     if not {TRAIN, VAL} <= set(names.values()):
         raise BadSource(
@@ -105,6 +110,14 @@ def _agreed(split: Split, labelled: LabelledSet) -> tuple[tuple[SplitRow, ...], 
     why = {row.path: contradiction(row, by_uri.get(row.path)) for row in split.rows}
     refused = tuple(Refusal(path, known.get(path, error)) for path, error in why.items() if error)
     return tuple(row for row in split.rows if not why[row.path]), refused
+
+
+def _with_validation(split: Split, labelled: LabelledSet, seed: int) -> tuple[SplitRow, ...]:
+    """The rows, a tenth of the training ones moved into val, parted as the split itself is."""
+    is_training = {row.path for row in split.rows if row.split == TRAIN}
+    training = replace(labelled, pictures=tuple(one for one in labelled.pictures if one.uri in is_training))
+    held = {row.path for row in make_split(training, by=split.by, fractions=(90, 10), seed=seed).rows if row.split == TEST}
+    return tuple(replace(row, split=VAL) if row.path in held else row for row in split.rows)
 
 
 def _warn_of_leak(split: Split, labelled: LabelledSet, say: Say) -> None:
