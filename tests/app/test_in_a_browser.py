@@ -223,6 +223,16 @@ def test_the_table_of_a_check_is_not_clipped(fresh: Page, tmp_path: Path) -> Non
         assert wide <= seen, width
 
 
+def test_the_table_of_matches_shows_whole_records(fresh: Page, tmp_path: Path) -> None:
+    choose_photo(fresh, "find", paint(tmp_path / "query.png", (200, 30, 30), (96, 72)))
+    fresh.get_by_role("button", name="The same as a table").click()
+    expect(fresh.locator("#find-rows tbody tr")).to_have_count(5)
+    for width in (1280, 900, PHONE["width"]):
+        fresh.set_viewport_size({"width": width, "height": 900})
+        wide, seen = fresh.locator("#find-rows .wide").evaluate("one => [one.scrollWidth, one.clientWidth]")
+        assert wide <= seen, width
+
+
 def test_a_picture_is_pasted_from_the_clipboard_by_the_keyboard(browser: Browser, url: str) -> None:
     with browser.new_context() as context:
         context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
