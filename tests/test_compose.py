@@ -127,3 +127,9 @@ def test_the_image_holds_what_it_is_built_from() -> None:
     assert set(names) == let_through
     for name in names:
         assert (ROOT / name).exists()
+
+
+def test_the_how_to_sets_every_secret_that_compose_wants() -> None:
+    wanted = re.findall(r"\$\{(\w+):\?", (ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    page = (ROOT / "docs/how-to/api.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^export (\w+)=", page.partition("## With Docker")[2], re.MULTILINE)) == set(wanted) == set(SECRETS)

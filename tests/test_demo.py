@@ -112,6 +112,8 @@ def test_the_command_tells_counts_beside_the_constant_answer_and_runs_again(
     assert f"counted    {count['accuracy']:.1%} of 5 bins" in text
     assert f"the best constant answer: {count['constant']['accuracy']:.1%}" in text
     assert f"RMSE of the mean {count['rmse_mean']:.2f} items" in text
+    assert f"indexed    {document['indexed']} pictures, 1 of each part and bin, " in text
+    assert f" search {document['a_bin']} --store " in text  # of a part, its count would mean nothing
 
 
 def test_the_command_refuses_to_learn_from_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -138,6 +138,20 @@ def test_a_form_holds_one_picture_and_each_field_once(http: httpx.Client) -> Non
     refused(http.post("/v1/search", files=twice), 422, "want 'k' once")
 
 
+def test_a_picture_in_another_field_is_told_where_it_belongs(http: httpx.Client) -> None:
+    for path in ("search", "count", "inspect"):
+        response = http.post(f"/v1/{path}", files={"file": picture(1)})
+        refused(response, 400, "want UTF-8 text in 'file': invalid start byte; a picture is a part named image")
+
+
+def test_a_name_in_place_of_a_file_is_told_how_curl_sends_one(http: httpx.Client) -> None:
+    named: dict[str, tuple[None, str]] = {"image": (None, "photo.jpg")}  # curl -F image=photo.jpg
+    for method, path in (("POST", "search"), ("POST", "count"), ("PUT", "items/bad")):
+        refused(http.request(method, f"/v1/{path}", files=named), 422, "; curl sends a file with -F image=@FILE")
+    sent = http.post("/v1/count", files={"image": ("photo.jpg", b"no picture at all")})
+    assert "curl" not in sent.json()["detail"]
+
+
 def test_a_picture_that_cannot_be_read_is_the_image_and_one_of_several_has_its_number_and_id(http: httpx.Client) -> None:
     for method, path in (("POST", "search"), ("POST", "count"), ("POST", "inspect"), ("PUT", "items/bad")):
         response = http.request(method, f"/v1/{path}", files={"image": b"no picture at all"})

@@ -74,5 +74,13 @@ def test_the_documentation_page_needs_no_other_host(http: httpx.Client) -> None:
     assert page.headers["content-type"].startswith("text/html")
     for words in ("POST /v1/search", "PUT /v1/items/{item_id}", "POST /v1/items:batch", "&quot;vector&quot;", "RFC 9457"):
         assert words in page.text, words
+    for words in (
+        "<code>Retry-After</code>",
+        "unless it was told otherwise. Default: 10.",
+        "from -1 to 1",
+        "pass this filter. Example:",
+    ):
+        assert words in page.text, words
+    assert "`" not in page.text
     assert "<script" not in page.text
     assert "//" not in page.text

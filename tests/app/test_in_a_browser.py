@@ -76,13 +76,13 @@ def said(page: Page, name: str) -> Locator:
 
 def test_a_photo_finds_what_looks_like_it_and_a_click_shows_its_record(fresh: Page, tmp_path: Path) -> None:
     choose_photo(fresh, "find", paint(tmp_path / "query.png", (200, 30, 30), (96, 72)))
-    expect(said(fresh, "find")).to_contain_text("5 items look like it; the nearest is RAM-1, with a score of 1.00.")
+    expect(said(fresh, "find")).to_contain_text("The nearest item is RAM-1, with a score of 1.00; 4 more, down to ")
     assert captions(fresh)[:2] == ["1.00 · RAM-1 · ram · quantity 4 · shelf A1", "0.98 · RAM-2 · ram · quantity 1 · shelf B2"]
     fresh.locator("#find-matches button.thumbnail-item").first.click()
     expect(fresh.locator("#find-record")).to_contain_text("The record of RAM-1")
     expect(fresh.locator("#find-record")).to_contain_text("0.png")
     fresh.get_by_role("button", name="More like this").click()
-    expect(said(fresh, "find")).to_contain_text("4 other items look like RAM-1; the nearest is RAM-2")
+    expect(said(fresh, "find")).to_contain_text("Nearest to RAM-1 is RAM-2, with a score of 0.98; 3 more, down to ")
     assert captions(fresh)[0].startswith("0.98 · RAM-2")
 
 
@@ -95,10 +95,10 @@ def test_filters_come_from_the_store_and_what_is_too_far_is_told(fresh: Page, tm
     fresh.locator("#find-value-1 input").click()
     fresh.get_by_role("option", name="A1").click()
     choose_photo(fresh, "find", paint(tmp_path / "query.png", (200, 30, 30), (96, 72)))
-    expect(said(fresh, "find")).to_contain_text("2 items look like it; the nearest is RAM-1")
+    expect(said(fresh, "find")).to_contain_text("The nearest item is RAM-1, with a score of 1.00; 1 more, down to ")
     fresh.locator("#find-where textarea, #find-where input").first.fill("quantity > 5")
     fresh.keyboard.press("Enter")
-    expect(said(fresh, "find")).to_contain_text("One item looks like it; the nearest is FAN-1")
+    expect(said(fresh, "find")).to_contain_text("The nearest item is FAN-1, with a score of ")
     fresh.locator("#find-cut-off input[type=number]").fill("0.9")
     fresh.get_by_role("button", name="Find", exact=True).click()
     expect(said(fresh, "find")).to_contain_text("Nothing in the store is near enough: the nearest item, FAN-1, has a score of")
@@ -109,7 +109,7 @@ def test_filters_come_from_the_store_and_what_is_too_far_is_told(fresh: Page, tm
 
 def test_what_a_record_says_is_text_and_nothing_else(fresh: Page, tmp_path: Path) -> None:
     choose_photo(fresh, "find", paint(tmp_path / "query.png", (120, 120, 30), (96, 72)))
-    expect(said(fresh, "find")).to_contain_text("the nearest is <b>BOLD</b>")
+    expect(said(fresh, "find")).to_contain_text("The nearest item is <b>BOLD</b>")
     fresh.locator("#find-matches button.thumbnail-item").first.click()
     expect(fresh.locator("#find-record")).to_contain_text("<script>document.title='hacked'</script>")
     expect(fresh.locator("#find-record")).to_contain_text(
@@ -134,7 +134,7 @@ def test_a_tap_crops_the_photo(fresh: Page, tmp_path: Path) -> None:
     expect(fresh.locator("#find-view img")).to_be_visible()
     expect(said(fresh, "find")).to_contain_text("FAN-1")
     fresh.mouse.click(shown["x"] + shown["width"] * 0.85, shown["y"] + shown["height"] * 0.5)
-    expect(said(fresh, "find")).to_contain_text("the nearest is FAN-1, with a score of 1.00")
+    expect(said(fresh, "find")).to_contain_text("The nearest item is FAN-1, with a score of 1.00")
 
 
 def test_a_bin_is_counted_and_compared_with_the_books(fresh: Page, tmp_path: Path) -> None:
@@ -224,6 +224,16 @@ def test_the_table_of_a_check_is_not_clipped(fresh: Page, tmp_path: Path) -> Non
         assert wide <= seen, width
 
 
+def test_the_table_of_matches_shows_whole_records(fresh: Page, tmp_path: Path) -> None:
+    choose_photo(fresh, "find", paint(tmp_path / "query.png", (200, 30, 30), (96, 72)))
+    fresh.get_by_role("button", name="The same as a table").click()
+    expect(fresh.locator("#find-rows tbody tr")).to_have_count(5)
+    for width in (1280, 900, PHONE["width"]):
+        fresh.set_viewport_size({"width": width, "height": 900})
+        wide, seen = fresh.locator("#find-rows .wide").evaluate("one => [one.scrollWidth, one.clientWidth]")
+        assert wide <= seen, width
+
+
 def test_a_picture_is_pasted_from_the_clipboard_by_the_keyboard(browser: Browser, url: str) -> None:
     with browser.new_context() as context:
         context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
@@ -241,7 +251,7 @@ def test_a_picture_is_pasted_from_the_clipboard_by_the_keyboard(browser: Browser
         )
         page.locator("#find-photo").get_by_label("Paste from clipboard").focus()
         page.keyboard.press("Enter")
-        expect(said(page, "find")).to_contain_text("the nearest is FAN-1, with a score of 1.00", timeout=20_000)
+        expect(said(page, "find")).to_contain_text("The nearest item is FAN-1, with a score of 1.00", timeout=20_000)
         expect(page.get_by_role("img", name="The chosen photo")).to_be_visible()
 
 
@@ -252,7 +262,7 @@ def test_a_photo_is_taken_with_the_camera(fresh: Page) -> None:
     shows = "document.querySelector('#find-photo video')?.videoWidth > 0"  # before, there is nothing to take
     fresh.wait_for_function(shows, timeout=20_000)
     find.get_by_role("button", name="capture photo").click()
-    expect(said(fresh, "find")).to_contain_text("5 items look like it; the nearest is ", timeout=20_000)
+    expect(said(fresh, "find")).to_contain_text("; 4 more, down to ", timeout=20_000)
     expect(fresh.get_by_role("img", name="The chosen photo")).to_be_visible()
 
 
@@ -270,7 +280,7 @@ def test_a_folder_is_checked_too(fresh: Page, tmp_path: Path) -> None:
 def test_what_is_no_photo_or_too_large_is_told_in_a_sentence(fresh: Page, tmp_path: Path) -> None:
     """Also after an example, whose click must not bring back Gradio's own reading of photos."""
     fresh.locator(".gallery-item:visible").first.click()
-    expect(said(fresh, "find")).to_contain_text("5 items look like it")
+    expect(said(fresh, "find")).to_contain_text("; 4 more, down to ")
     fresh.get_by_label("Remove Image").first.click()
     expect(said(fresh, "find")).to_contain_text("Take or choose a photo")
     (tmp_path / "note.png").write_bytes(b"this is no picture")
@@ -295,7 +305,7 @@ def test_the_store_is_told(fresh: Page) -> None:
 
 def test_everything_is_reached_by_the_keyboard(fresh: Page, tmp_path: Path) -> None:
     choose_photo(fresh, "find", paint(tmp_path / "query.png", (200, 30, 30), (96, 72)))
-    expect(said(fresh, "find")).to_contain_text("the nearest is RAM-1")
+    expect(said(fresh, "find")).to_contain_text("The nearest item is RAM-1")
     reached = []
     for _ in range(60):
         fresh.keyboard.press("Tab")
@@ -319,7 +329,7 @@ def test_everything_is_reached_by_the_keyboard(fresh: Page, tmp_path: Path) -> N
 def test_screen_readers_are_told_what_is_what(fresh: Page, tmp_path: Path) -> None:
     """Gradio says "Thumbnail 1 of 5" of a match, nothing of an example, and the same of each upload button."""
     fresh.get_by_role("button", name="Example 1", exact=True).and_(fresh.locator(":visible")).click()
-    expect(said(fresh, "find")).to_contain_text("5 items look like it")
+    expect(said(fresh, "find")).to_contain_text("; 4 more, down to ")
     choose_photo(fresh, "find", paint(tmp_path / "query.png", (200, 30, 30), (96, 72)))
     match = fresh.get_by_role("button", name="1.00 · RAM-1 · ram · quantity 4 · shelf A1", exact=True)
     expect(match).to_be_visible()
@@ -332,7 +342,7 @@ def test_screen_readers_are_told_what_is_what(fresh: Page, tmp_path: Path) -> No
 def test_it_fits_a_phone(fresh: Page, tmp_path: Path) -> None:
     fresh.set_viewport_size(PHONE)
     choose_photo(fresh, "find", paint(tmp_path / "query.png", (200, 30, 30), (96, 72)))
-    expect(said(fresh, "find")).to_contain_text("the nearest is RAM-1")
+    expect(said(fresh, "find")).to_contain_text("The nearest item is RAM-1")
     fresh.locator("#find-matches button.thumbnail-item").first.click()
     expect(fresh.locator("#find-record")).to_contain_text("The record of RAM-1")
     expect(fresh.locator("#find-record")).to_be_in_viewport()

@@ -16,6 +16,7 @@ from binsight.app.wording import (
     said_of,
     said_of_books,
     said_of_count,
+    said_of_like,
     said_of_survey,
     sentence_of,
     store_rows,
@@ -38,12 +39,11 @@ def test_a_caption_tells_score_id_label_stock_and_place() -> None:
     assert caption(FOUND.matches[1], survey) == "0.42 · FAN-2 · fan"
 
 
-def test_matches_are_told_with_the_nearest() -> None:
-    assert (
-        said_of(FOUND, min_score=0.5, where=None, total=2)
-        == "One item looks like it; the nearest is RAM-1, with a score of 0.91."
-    )
-    assert said_of(FOUND, min_score=0.0, where=None, total=2).startswith("2 items look like it")
+def test_matches_are_told_by_their_scores_and_not_as_alike() -> None:
+    assert said_of(FOUND, min_score=0.5, where=None, total=2) == "The nearest item is RAM-1, with a score of 0.91."
+    told = "RAM-1, with a score of 0.91; 1 more, down to 0.42."
+    assert said_of(FOUND, min_score=0.0, where=None, total=2) == f"The nearest item is {told}"
+    assert said_of_like(FOUND.matches, "RAM-2") == f"Nearest to RAM-2 is {told}"
 
 
 @pytest.mark.parametrize(

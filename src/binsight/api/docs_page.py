@@ -7,6 +7,7 @@ foreign script runs with the rights of the page.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from html import escape
 from typing import Any
@@ -26,7 +27,7 @@ def page(document: dict[str, Any]) -> str:  # JSON
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(info['title'])}</title><style>{_STYLE}</style>",
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{escape(info['summary'])}</p>",
-        f"<p>{escape(info['description'])}</p><p>For programs: <a href=openapi.json>openapi.json</a>.</p>",
+        f"<p>{_prose(info['description'])}</p><p>For programs: <a href=openapi.json>openapi.json</a>.</p>",
     ]
     for path, methods in document["paths"].items():
         for method, told in methods.items():
@@ -35,7 +36,7 @@ def page(document: dict[str, Any]) -> str:  # JSON
 
 
 def _operation(method: str, path: str, told: dict[str, Any], document: dict[str, Any]) -> Iterator[str]:  # JSON
-    yield f"<h2><code>{method} {escape(path)}</code></h2><p>{escape(told['description'])}</p>"
+    yield f"<h2><code>{method} {escape(path)}</code></h2><p>{_prose(told['description'])}</p>"
     for kind, content in told.get("requestBody", {}).get("content", {}).items():
         yield f"<p>Takes {escape(kind)}:</p>"
         if "properties" in content["schema"]:
@@ -58,12 +59,22 @@ def _answer_examples(told: dict[str, Any], document: dict[str, Any]) -> list[Any
 def _words(field: dict[str, Any]) -> str:  # JSON
     field = field.get("items", field)
     said: str = field.get("description") or field["type"]
-    return said + (f" Example: {field['example']}" if "example" in field else "")
+    said += f" Example: {field['example']}" if "example" in field else ""
+    return said + (f" Default: {field['default']}." if "default" in field else "")
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
-    cells = "".join(f"<tr><td><code>{escape(name)}</code><td>{escape(words)}" for name, words in rows)
+    cells = "".join(f"<tr><td><code>{escape(name)}</code><td>{_prose(words)}" for name, words in rows)
     return f"<table>{cells}</table>"
+
+
+def _prose(text: str) -> str:
+    """A description, in which only `names` are marked.
+
+    >>> _prose("in `Retry-After`, 1 < 2")
+    'in <code>Retry-After</code>, 1 &lt; 2'
+    """
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _json(value: Any, *, title: str) -> str:  # JSON

@@ -78,9 +78,9 @@ def form(fields: Document, *, images: int = 1) -> Document:
 
 
 CHOICE: Document = {
-    "k": {"type": "integer", "minimum": 1, "maximum": MAX_K, "default": 10},
-    "where": {"type": "string", "example": 'label = "ram" and quantity >= 2'},
-    "min_score": {"type": "number", "minimum": -1, "maximum": 1},
+    "k": {"type": "integer", "minimum": 1, "maximum": MAX_K, "default": 10, "description": wire.K_MEANS},
+    "where": {"type": "string", "description": wire.WHERE_MEANS, "example": 'label = "ram" and quantity >= 2'},
+    "min_score": {"type": "number", "minimum": -1, "maximum": 1, "description": wire.MIN_SCORE_MEANS},
 }
 KEYED: Document = {"security": [{"key": []}]}
 

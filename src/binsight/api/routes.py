@@ -281,7 +281,13 @@ async def _told_of_one(service: Service, image: Upload, took_ms: dict[str, float
     try:
         return await service.told(image.data, took_ms)
     except BadImage as error:
-        raise BadImage(f"the image: {error}") from error
+        raise _refused("the image", image, error) from error
+
+
+def _refused(name: str, image: Upload, error: BadImage) -> BadImage:
+    """The same with the picture's name, and what helps where curl was given a file's name and no `@`."""
+    hint = "; curl sends a file with -F image=@FILE" if image.filename is None else ""
+    return BadImage(f"{name}: {error}{hint}")
 
 
 async def _put_pictures(service: Service, items: list[Item], images: Sequence[Upload]) -> Response:
@@ -291,7 +297,7 @@ async def _put_pictures(service: Service, items: list[Item], images: Sequence[Up
         for number, answer in enumerate(answers):
             if isinstance(answer, BadImage):
                 name = f"image {number} ({items[number].id})" if len(images) > 1 else "the image"
-                raise BadImage(f"{name}: {answer}") from answer
+                raise _refused(name, images[number], answer) from answer
             if isinstance(answer, BaseException):
                 raise answer
             told.append(answer)

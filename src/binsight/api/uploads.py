@@ -177,7 +177,8 @@ class _FormReader:
         try:
             self._form.fields[self._name] = data.decode()
         except UnicodeDecodeError as error:
-            raise HttpProblem(400, f"want UTF-8 text in {_shown(self._name)}: {error.reason}") from error
+            told = f"want UTF-8 text in {_shown(self._name)}: {error.reason}; a picture is a part named {FILE_FIELD}"
+            raise HttpProblem(400, told) from error
 
     def on_end(self) -> None:
         self._has_ended = True

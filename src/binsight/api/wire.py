@@ -24,19 +24,18 @@ Vector: TypeAlias = Annotated[
 Metadata: TypeAlias = Annotated[
     dict[str, JsonValue], Field(description="A JSON object of at most 64 KB. The key `_source` is reserved.")
 ]
-K: TypeAlias = Annotated[
-    int, Field(ge=1, le=MAX_K, description="How many matches; a server takes up to 1000 unless it was told otherwise.")
-]
+K_MEANS = "How many matches; a server takes up to 1000 unless it was told otherwise."
+WHERE_MEANS = "Only items that pass this filter."
+MIN_SCORE_MEANS = "Leave out matches below this cosine, from -1 to 1."
+K: TypeAlias = Annotated[int, Field(ge=1, le=MAX_K, description=K_MEANS)]
 Where: TypeAlias = Annotated[
-    str | None, Field(description='Only items like this: `label = "ram" and quantity >= 2`.', max_length=16_384)
+    str | None, Field(description=f'{WHERE_MEANS} Example: `label = "ram" and quantity >= 2`.', max_length=16_384)
 ]
 Fingerprint: TypeAlias = Annotated[
     str | None,
     Field(max_length=128, description="Of the model that made the vectors, as /v1/info tells it; another one is answered 409."),
 ]
-MinScore: TypeAlias = Annotated[
-    float | None, Field(ge=-1, le=1, allow_inf_nan=False, description="Leave out matches below this cosine.")
-]
+MinScore: TypeAlias = Annotated[float | None, Field(ge=-1, le=1, allow_inf_nan=False, description=MIN_SCORE_MEANS)]
 
 
 class _Sent(BaseModel):

@@ -53,8 +53,10 @@ table.bars td > div { display: flex; align-items: center; gap: 0.5rem; }
 table.bars td span { flex: none; height: 1.1rem; min-width: 1px; max-width: calc(100% - 3.5rem); background: #3f74bd; }
 table.bars tr.marked :is(th, td) { font-weight: 700; }
 table.bars tr.marked span { background: #b45309; }
-table.rows :is(th, td) { white-space: nowrap; }
+table.rows th, table.rows td { white-space: nowrap; }  /* not :is(th, td): Gradio would split it at the comma */
 table.rows td:last-child { white-space: normal; min-width: 12rem; overflow-wrap: anywhere; }
+#find-rows table.rows td:nth-child(2) { white-space: normal; min-width: 5rem; overflow-wrap: anywhere; }
+#find-rows table.rows td:last-child { min-width: 8rem; }
 #check-rows table.rows td:is(:first-child, :last-child) { white-space: normal; min-width: 6rem; overflow-wrap: anywhere; }
 .wide { overflow: auto; max-height: 75vh; }
 

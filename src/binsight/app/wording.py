@@ -44,8 +44,7 @@ def said_of(answer: Answer, *, min_score: float, where: str | None, total: int) 
     """What became of a search, in a sentence. answer: its matches before the cut-off."""
     near = [match for match in answer.matches if match.score >= min_score]
     if near:
-        how_many = "One item looks" if len(near) == 1 else f"{len(near)} items look"
-        return f"{how_many} like it; the nearest is {near[0].item.id}, with a score of {near[0].score:.2f}."
+        return f"The nearest item is {_ranking(near)}."
     if not total:
         return "The store holds no items yet, so nothing can be found in it."
     if not answer.matches:
@@ -61,8 +60,15 @@ def said_of_like(matches: Sequence[Match], item_id: str) -> str:
     """What became of asking for more like an item. matches: those above the cut-off."""
     if not matches:
         return f"Nothing else in the store is near enough to {item_id}. Lower the cut-off, or loosen the filter."
-    how_many = "One other item looks" if len(matches) == 1 else f"{len(matches)} other items look"
-    return f"{how_many} like {item_id}; the nearest is {matches[0].item.id}, with a score of {matches[0].score:.2f}."
+    return f"Nearest to {item_id} is {_ranking(matches)}."
+
+
+def _ranking(matches: Sequence[Match]) -> str:
+    """The first match, and how far down the others reach: a store always has nearest items, whatever they look like."""
+    told = f"{matches[0].item.id}, with a score of {matches[0].score:.2f}"
+    if len(matches) == 1:
+        return told
+    return f"{told}; {len(matches) - 1} more, down to {matches[-1].score:.2f}"
 
 
 def record_rows(item: Item) -> Rows:

@@ -41,7 +41,8 @@ def demo(
         f"model      {trained.model.config.architecture}, {trained.parameters:,} weights, from random numbers: learned in "
         f"{trained.took_s:.0f} s from {trained.pictures} drawn pictures\n"
         f"           it finds and counts in what follows; it has never seen a photo, so do not use it on any\n"
-        f"indexed    {report.indexed} pictures, {report.images_per_s:.0f} a second\n"
+        f"indexed    {report.indexed} pictures, {report.indexed // report.queries} of each part and bin, "
+        f"{report.images_per_s:.0f} a second\n"
         f"recall@1   {recall['all']:.1%} of {report.queries} unseen views\n"
         f"           (parts {recall['part']:.1%}, learned in other views; bins {recall['bin']:.1%}, not learned at all)\n"
         f"counted    {count['accuracy']:.1%} of {count['n']} bins right to the item; the best constant answer: "
@@ -52,7 +53,7 @@ def demo(
         f"an answer  {report.search_ms:.1f} ms (decode, model and store)\n"
         f"look at    {report.page}\n"
         f"           {report.sheet}\n"
-        f"try        {Path(sys.argv[0])} search {report.a_query} --store {report.store}\n"
+        f"try        {Path(sys.argv[0])} search {report.a_bin} --store {report.store}\n"
         f"           {Path(sys.argv[0])} count {report.a_bin} --model {report.folder / 'model'}\n"
         f"took       {report.took_s:.1f} s"
     )
