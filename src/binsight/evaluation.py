@@ -95,7 +95,7 @@ def evaluate_counts(job: Job, *, up_to: int = UP_TO) -> Judged:
     """
     if not 1 <= up_to <= 1000:
         raise BadSettings(f"want --up-to from 1 to 1000, got {up_to}")
-    judged = _judged(job, job.split_name, needs="count", lacks=lambda one: "" if one.count is not None else "no known count")
+    judged = _judged(job, job.split_name, needs="count", lacks=_without_count)
     truth = [one.count for one in judged.pictures if one.count is not None]
     counts = judged.encoded.counts or []
     figures = count_figures(truth, counts, generator=_generator(job), groups=judged.groups, up_to=up_to)
@@ -108,13 +108,19 @@ def calibrate_counts(job: Job, calibration: Calibration) -> tuple[Calibration, t
     Beside it the pictures that were left out. calibration: the one that the model has now, whose kind, max_count and coverage
     stay. Raises as `evaluate_counts`.
     """
-    judged = _judged(job, job.split_name, needs="count", lacks=lambda one: "" if one.count is not None else "no known count")
+    judged = _judged(job, job.split_name, needs="count", lacks=_without_count)
     truth = [one.count for one in judged.pictures if one.count is not None]
     cold = fit_calibration(
         calibration.logits(judged.encoded.counts or []), truth, kind=calibration.kind, max_count=calibration.max_count,
         coverage=calibration.coverage,
     )  # fmt: skip
     return replace(cold, temperature=cold.temperature * calibration.temperature), judged.refused
+
+
+def _without_count(one: LabelledPicture) -> str:
+    if one.count is not None:
+        return ""
+    return "no known count" + ("; `binsight evaluate labels` judges classes" if one.label is not None else "")
 
 
 def evaluate_labels(job: Job) -> Judged:

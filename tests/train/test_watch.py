@@ -11,7 +11,7 @@ import torch
 
 from binsight.network import BinNet, layer_groups
 from binsight.train.module import BinModule
-from binsight.train.watch import Watch, averaging, epoch_line, is_overfitting
+from binsight.train.watch import Watch, averaging, epoch_line, is_overfitting, no_better
 from tests.train.drawn import settings
 from tests.train.test_sampler import examples
 
@@ -162,6 +162,14 @@ def test_a_line_stands_beside_the_constant_answer() -> None:
         "epoch 3/5  loss 0.500  accuracy 40.0% (constant 25.0%)  RMSE 1.000 (constant 1.500)  "
         "classes 90.0% (constant 50.0%)  recall@1 75.0%"
     )
+
+
+def test_heads_that_learnt_nothing_are_named() -> None:
+    counted = {"accuracy": 0.25, "accuracy_constant": 0.25}
+    assert no_better(counted) == "its counts are no better than one answer for all pictures"
+    classed = {"label_accuracy": 0.3, "label_constant": 0.5}
+    assert no_better({**counted, **classed}) == "its counts and classes are no better than one answer for all pictures"
+    assert no_better({"accuracy": 0.26, "accuracy_constant": 0.25, "recall@1": 0.0}) == ""
 
 
 def test_the_average_starts_short_and_ends_at_its_decay() -> None:

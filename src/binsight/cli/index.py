@@ -51,7 +51,8 @@ def index(
 def _tell(report: IngestReport, store: str, *, quiet: bool) -> None:
     tell_inputs(report)
     if not quiet:
+        rate = f" ({report.images_per_s:.0f} images/s)" if report.indexed else ""
         print(  # noqa: T201, the command's answer
             f"{report.indexed} indexed, {report.unchanged} unchanged, {report.pruned} pruned, {report.skipped} skipped, "
-            f"{len(report.refused)} refused; {report.took_s:.1f} s ({report.images_per_s:.0f} images/s) into {shown_url(store)}"
+            f"{len(report.refused)} refused; {report.took_s:.1f} s{rate} into {shown_url(store)}"
         )

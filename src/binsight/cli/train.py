@@ -133,6 +133,7 @@ def train(
     from binsight.train.run import find_lr as search_lr
     from binsight.train.run import train as run
     from binsight.train.run import write_history
+    from binsight.train.watch import no_better, told
 
     values: dict[str, Any] = {
         name.removesuffix("_"): value
@@ -161,9 +162,10 @@ def train(
     if as_json:
         print_json(report.to_json())
     else:
-        told = ", ".join(f"{name} {value:.4g}" for name, value in report.figures.items() if isinstance(value, float))
         print(  # noqa: T201
-            f"{report.model}: {told}; {len(report.history)} epochs, {report.images_per_s:.1f} images/s, "
-            f"{report.took_s / 60:.1f} minutes"
+            f"{report.model}: {', '.join(told(report.figures))}; {len(report.history)} epochs, "
+            f"{report.images_per_s:.1f} images/s, {report.took_s / 60:.1f} minutes"
         )
+    if why := no_better(report.figures):
+        say(f"note: {why}")
     return 1 if report.refused else 0

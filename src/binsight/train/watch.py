@@ -106,6 +106,12 @@ def epoch_line(figures: Mapping[str, Any], epochs: int) -> str:
     parts = [f"epoch {figures['epoch'] + 1}/{epochs}"]
     if figures.get("loss") is not None:
         parts.append(f"loss {figures['loss']:.3f}")
+    return "  ".join([*parts, *told(figures)])
+
+
+def told(figures: Mapping[str, Any]) -> list[str]:
+    """What validation says of each head, beside the constant answer."""
+    parts = []
     if "accuracy_constant" in figures:
         parts.append(f"accuracy {figures['accuracy']:.1%} (constant {figures['accuracy_constant']:.1%})")
         parts.append(f"RMSE {figures['rmse_mean']:.3f} (constant {figures['rmse_constant']:.3f})")
@@ -113,7 +119,17 @@ def epoch_line(figures: Mapping[str, Any], epochs: int) -> str:
         parts.append(f"classes {figures['label_accuracy']:.1%} (constant {figures['label_constant']:.1%})")
     if "recall@1" in figures:
         parts.append(f"recall@1 {figures['recall@1']:.1%}")
-    return "  ".join(parts)
+    return parts
+
+
+def no_better(figures: Mapping[str, Any]) -> str:
+    """Which heads say no more than one answer for all pictures would; empty where each does."""
+    heads = []
+    if "accuracy_constant" in figures and figures["accuracy"] <= figures["accuracy_constant"]:
+        heads.append("counts")
+    if "label_accuracy" in figures and figures["label_accuracy"] <= figures["label_constant"]:
+        heads.append("classes")
+    return f"its {' and '.join(heads)} are no better than one answer for all pictures" if heads else ""
 
 
 def averaging(decay: float) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | int], torch.Tensor]:
