@@ -117,6 +117,7 @@ class _Process:
             ws="none",
             lifespan="on",
             log_config=None,
+            log_level="warning",  # what it says of its start comes before there is anything to ask
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=int(settings.api_deadline_s + _GRACE_S),
