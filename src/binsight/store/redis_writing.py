@@ -67,6 +67,7 @@ return count
 )
 # A hold says who holds, whether its owner may write (+ or -), and why. While it is there it is its owner's alone. Beside it
 # stand the aliases that may have left the store: what is true of them is asked of themselves, when nobody holds the store.
+# That mark is another one each time, since what an alias said of the former one is no longer true.
 _MINE = """
 local who, may, why = string.match(redis.call('GET', KEYS[1]) or '', '^(%w*)([+-]) (.*)$')
 if who and who ~= ARGV[1] then return redis.error_reply('HELD ' .. why) end
@@ -75,12 +76,15 @@ _HOLD = (
     _MINE
     + """
 redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2] .. ' ' .. ARGV[3], 'PX', ARGV[4])
-local leaving, joining = ARGV[5], ARGV[6]
-local left = redis.call('GET', KEYS[2]) or ''
-if leaving ~= '' and not string.find(',' .. left .. ',', ',' .. leaving .. ',', 1, true) then
-  redis.call('SET', KEYS[2], left == '' and leaving or leaving .. ',' .. left)
+local leaving, joining, mark = ARGV[5], ARGV[6], ARGV[7]
+local left = string.match(redis.call('GET', KEYS[2]) or '', '^%S*')
+if leaving ~= '' then
+  if not string.find(',' .. left .. ',', ',' .. leaving .. ',', 1, true) then
+    left = left == '' and leaving or leaving .. ',' .. left
+  end
+  redis.call('SET', KEYS[2], left .. ' ' .. mark)
 end
-if joining ~= '' then redis.call('SET', KEYS[2], joining) end
+if joining ~= '' and left ~= '' then redis.call('SET', KEYS[2], joining .. ' ' .. mark) end
 return 1
 """
 )
@@ -165,13 +169,13 @@ class RedisWriter:
             try:
                 return write()
             except AskAliases as error:
-                names = error.aliases
-            for now in map(self._named, names.split(",")):
+                left = error.left
+            for now in map(self._named, left.split()[0].split(",")):
                 if now not in (None, self._items.url.index):
                     why = f"it was replaced by {now}; write to that, or to its alias"
                     raise StoreHeld(f"{self._items.url.shown} takes no writes now: {why}")
             for part in self._items.partitions:
-                self._durably({part.number: [("EVAL", _NOT_LEFT, 2, part.hold, part.left, names)]})
+                self._durably({part.number: [("EVAL", _NOT_LEFT, 2, part.hold, part.left, left)]})
 
     def _durably(self, calls: dict[int, list[Command]]) -> list[list[Reply]]:
         """Done, and on the disk of each node if the store's writes are to be."""
@@ -189,7 +193,7 @@ class RedisWriter:
 
         Partition by partition, the first decides between two who try at once. Raises StoreHeld where another's lasts.
         """
-        said = (self._owner, "+" if but_mine else "-", why, max(1, round(1000 * for_s)), leaving, joining)
+        said = (self._owner, "+" if but_mine else "-", why, max(1, round(1000 * for_s)), leaving, joining, uuid4().hex)
         for part in self._items.partitions:
             self._durably({part.number: [("EVAL", _HOLD, 2, part.hold, part.left, *said)]})
 
