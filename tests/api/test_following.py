@@ -133,14 +133,17 @@ def test_every_model_that_was_given_is_compiled_before_its_store_is_named(
     models = Models([encoder.info.model for encoder in encoders], settings)
     assert run(["index", str(photos), "--store", store, "--model", models.names[0]]) == 0
     models.of(encoders[0].info)
+
+    def load_s() -> list[float]:
+        """After the service was opened once more."""
+        open_service(models, settings, True, Metrics(), "http://127.0.0.1:8000", store).close()
+        return [encoder.load_s for encoder in models.loaded()]
+
     loaded = [encoder.load_s for encoder in models.loaded()]
-    service = open_service(models, settings, True, Metrics(), "http://127.0.0.1:8000", store)
-    try:
-        warm = [encoder.load_s for encoder in models.loaded()]
-    finally:
-        service.close()
+    warm = load_s()
     assert len(warm) == 2
     assert all(after > before for before, after in zip(loaded, warm, strict=True))
+    assert load_s() == warm  # nor does it wait for models that are warm
 
 
 def test_what_is_written_through_the_server_while_its_store_is_replaced_is_there_or_named(
