@@ -513,10 +513,15 @@ def test_a_store_that_was_made_anew_is_another_one_to_who_had_it_open(server: Re
                 lambda: old.delete(["i1"]),
                 lambda: old.get(["i1"]),
                 lambda: len(old),
+                lambda: old.hold_writes("", for_s=60, leaving="live"),
+                lambda: old.release_writes(),
+                lambda: old.follow("another"),
             )
             for act in acts:
                 with pytest.raises(StoreDamaged, match="has lost"):
                     act()
+            assert new.follows == ""
+            new.upsert([Item("i1")], row)  # nobody holds it
             assert new.query(row)[0][0].item == Item("i1")
             assert new.verify().problems == []
 

@@ -140,8 +140,7 @@ class RedisStore(VectorStore):
 
     def follow(self, store_id: str) -> None:
         self._check_writable()
-        first = self._items.partitions[0]
-        self._items.asked({first.about: [("SET", first.follows, store_id)]})
+        self._writer.follow(store_id)
 
     # ---- reading
 
