@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from binsight import takeover
 from binsight.errors import StoreHeld
 from binsight.records import Item, StoreInfo
 from binsight.store import Alias, VectorStore, open_alias, open_store
@@ -54,7 +55,8 @@ def test_killed_at_any_moment_only_the_store_that_the_alias_names_takes_writes(r
         open_alias(url("live")) as alias,
         ThreadPoolExecutor(2) as pool,
     ):
-        alias.point_at("one")
+        alias.point_at("two")
+        takeover.exchange(alias, two, one, name="one", former="two")
         writers = [pool.submit(keep_writing, redis_8, name, ended) for name in ("one", "two")]
         try:
             moves = [check_after_a_kill(redis_8, alias, {"one": one, "two": two}, chance) for _ in range(kills)]

@@ -39,6 +39,28 @@ def test_a_block_that_fails_is_not_counted() -> None:
     assert rates.stages() == []
 
 
+def test_a_block_that_lasts_counts_as_busy_and_its_items_when_it_is_done() -> None:
+    rates = Rates()
+    rates.add("decode", 100, 0.01)
+    with rates.timing("encode", 100):
+        time.sleep(0.05)
+        _, encode = rates.stages()
+        assert (encode.stage, encode.items, encode.per_s) == ("encode", 0, 0.0)
+        assert encode.busy_s >= 0.05
+        assert bottleneck(rates.stages()) == "encode"
+    _, encode = rates.stages()
+    assert (encode.stage, encode.items) == ("encode", 100)
+
+
+def test_how_many_inputs_there_are_is_told_before_the_first_is_done(tmp_path: Path) -> None:
+    for n in range(3):
+        paint(tmp_path / f"{n}.png", (n, 7, 7), size=(8, 8))
+    encoder, told = mean_colour_encoder(), list[tuple[int, int]]()
+    with ExactStore(encoder.info) as store:
+        ingest(list_sources([str(tmp_path)]), encoder, store, progress=lambda done, total: told.append((done, total)))
+    assert told == [(0, 3), (3, 3)]
+
+
 class SlowStore(ExactStore):  # type: ignore[misc]  # final: only here, to be slow
     """A store that takes its time, and says how far the job had come each time that it was written to."""
 

@@ -289,12 +289,19 @@ with takeover.replacing(alias, source, "two", former="one"):
 
 @pytest.mark.parametrize("moved", [True, False])
 def test_killed_around_the_alias_move_only_what_it_names_takes_writes(photos: Path, redis_8: RedisServer, moved: bool) -> None:
-    """Once the hold of the killed process is over, in handles that were open all the time."""
-    with named_one(photos, redis_8) as (_, _, other), open_store(redis_8.url("two"), create=FORMER.info) as two:
+    """Once the hold of the killed process is over, in handles that were open all the time. Another alias left the new store."""
+    with (
+        named_one(photos, redis_8) as (_, _, other),
+        open_store(redis_8.url("two"), create=FORMER.info) as two,
+        open_alias(redis_8.url("test")) as test,
+    ):
         two.hold_writes("a moment", for_s=60, leaving="test")  # which is no alias: it left nothing
         two.release_writes()
         row = other.vectors_of(["00.png"])
         two.upsert([Item("before")], row)
+        test.point_at("two")
+        with takeover.replacing(test, two, "one", former="two"):
+            test.point_at("one", former="two")
         check_killed_at_the_move(redis_8.url, "after" if moved else "before")
         left, named = (other, two) if moved else (two, other)
         with pytest.raises(StoreHeld, match="it was replaced by " + ("two" if moved else "one")):

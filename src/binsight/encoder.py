@@ -87,6 +87,7 @@ class Encoder:
         self.runtime = runtime.name
         self.load_s = load_s
         self._runtime = runtime
+        self._warm: set[int] = set()  # sizes of batches
 
     def __repr__(self) -> str:
         return f"Encoder({self.info.model!r}, dim={self.info.dim}, {self.runtime})"
@@ -123,10 +124,13 @@ class Encoder:
         return Encoded(vectors.normalise(said["embedding"]), counts, labels)
 
     def warm_up(self, batch_size: int = 1) -> None:
-        """Compile what batches of this size need, so that the first real one is as fast as the next; adds to `load_s`."""
+        """Compile what batches of this size need, so that the first real one is as fast as the next; adds to `load_s`. Once."""
+        if batch_size in self._warm:
+            return
         started = time.perf_counter()
         self._run(np.full((batch_size, *self.preprocess.size, 3), 127, np.uint8))
         self.load_s += time.perf_counter() - started
+        self._warm.add(batch_size)
 
     def _run(self, pixels: Pixels) -> dict[str, NDArray[np.float32]]:
         if isinstance(self._runtime, HeadedRuntime):

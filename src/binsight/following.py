@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar, final
 
-from binsight.errors import StoreUnavailable
-from binsight.store import open_alias
+from binsight.errors import NotAStore, StoreUnavailable
+from binsight.store import open_alias, shown_url
 from binsight.store.alias import Alias
 
 T = TypeVar("T")
@@ -22,10 +22,15 @@ class Followed:
         self._behind: str | None = None
 
     def open(self, open_at: Callable[[str], T]) -> T:
-        """What `open_at` makes of the URL of the store itself that stands behind the URL now."""
+        """What `open_at` makes of the URL of the store itself that stands behind the URL now.
+
+        Raises NotAStore where an alias that was followed is gone: a store made in its place would be empty, and hide it.
+        """
         if self._alias is None and not self._url.startswith("exact:"):
             self._alias = open_alias(self._url)
         behind = None if self._alias is None else self._alias.target()
+        if behind is None and self._behind is not None:
+            raise NotAStore(f"{shown_url(self._url)} names no store any more; let it name one: binsight store alias")
         if self._alias is None or behind is None:
             return open_at(self._url)
         opened = open_at(self._alias.url_of(behind))

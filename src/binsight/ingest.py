@@ -171,6 +171,8 @@ def ingest(
         ThreadPoolExecutor(1, "binsight-write") as writer,
     ):
         try:
+            if progress is not None:
+                progress(0, len(pictures))
             for _ in job.run(batched(decoder.ahead(job.pending(pictures)), batch_size), writer):
                 if progress is not None:
                     progress(job.done, len(pictures))

@@ -44,6 +44,7 @@ class Rates:
         self._lock = threading.Lock()
         self._threads = dict(threads or {})
         self._done: dict[str, tuple[int, float]] = {}
+        self._at_work: dict[object, tuple[str, float]] = {}  # blocks that are being timed: stage, and since when
 
     def use(self, stage: str, threads: int) -> None:
         """Say how many threads a stage has; one by default."""
@@ -57,15 +58,25 @@ class Rates:
 
     @contextmanager
     def timing(self, stage: str, items: int) -> Iterator[None]:
-        """Add the time that a block takes; nothing when it fails."""
-        started = perf_counter()
-        yield
+        """Add the time that a block takes, also while it lasts; nothing when it fails."""
+        started, block = perf_counter(), object()
+        with self._lock:
+            self._at_work[block] = stage, started
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._at_work[block]
         self.add(stage, items, perf_counter() - started)
 
     def stages(self) -> list[StageRate]:
         """Every stage that has begun, in the order in which they did."""
         with self._lock:
-            return [StageRate(name, self._threads.get(name, 1), *done) for name, done in self._done.items()]
+            done, now = dict(self._done), perf_counter()
+            for stage, started in self._at_work.values():
+                items, busy_s = done.get(stage, (0, 0.0))
+                done[stage] = items, busy_s + now - started
+            return [StageRate(name, self._threads.get(name, 1), *one) for name, one in done.items()]
 
 
 def bottleneck(stages: list[StageRate]) -> str | None:

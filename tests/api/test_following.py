@@ -17,11 +17,11 @@ from binsight.checkpoint import Heads
 from binsight.cli import run
 from binsight.client import Client
 from binsight.encoder import Encoder, load_encoder
-from binsight.errors import ModelMismatch
+from binsight.errors import ModelMismatch, NotAStore
 from binsight.records import Item
 from binsight.search import Searcher
 from binsight.settings import Settings
-from binsight.store import open_store
+from binsight.store import open_alias, open_store
 from binsight.wiring import Models
 from tests.api.conftest import picture
 from tests.api.servers import Process
@@ -133,14 +133,17 @@ def test_every_model_that_was_given_is_compiled_before_its_store_is_named(
     models = Models([encoder.info.model for encoder in encoders], settings)
     assert run(["index", str(photos), "--store", store, "--model", models.names[0]]) == 0
     models.of(encoders[0].info)
+
+    def load_s() -> list[float]:
+        """After the service was opened once more."""
+        open_service(models, settings, True, Metrics(), "http://127.0.0.1:8000", store).close()
+        return [encoder.load_s for encoder in models.loaded()]
+
     loaded = [encoder.load_s for encoder in models.loaded()]
-    service = open_service(models, settings, True, Metrics(), "http://127.0.0.1:8000", store)
-    try:
-        warm = [encoder.load_s for encoder in models.loaded()]
-    finally:
-        service.close()
+    warm = load_s()
     assert len(warm) == 2
     assert all(after > before for before, after in zip(loaded, warm, strict=True))
+    assert load_s() == warm  # nor does it wait for models that are warm
 
 
 def test_what_is_written_through_the_server_while_its_store_is_replaced_is_there_or_named(
@@ -225,6 +228,28 @@ def test_an_alias_that_cannot_be_read_is_told_and_ends_nothing(
         with Client(process.url) as client:
             assert client.by_image(picture(3), k=1).matches[0].item.id == "3.png"
         live.write_bytes(sound)
+        wait_until(lambda: httpx.get(f"{process.url}/readyz").status_code == 200)
+
+
+def test_where_an_alias_is_deleted_no_store_is_made_and_the_former_one_answers(
+    place: str, photos: Path, encoders: tuple[Encoder, Encoder], shared_cache: Path, request: pytest.FixtureRequest
+) -> None:
+    model, live = encoders[0].info.model, place % "live"
+    assert run(["index", str(photos), "--store", place % "one", "--model", model]) == 0
+    assert run(["store", "alias", live, "one"]) == 0
+    with Process("--store", live, "--model", model, cache=shared_cache) as process:
+        if live.startswith("redis"):
+            request.getfixturevalue("redis_8").client().delete("binsight:{live}:alias")
+        else:
+            Path(live).unlink()
+        wait_until(lambda: httpx.get(f"{process.url}/readyz").status_code == 503)
+        assert "names no store any more" in httpx.get(f"{process.url}/readyz").json()["detail"]
+        with Client(process.url) as client:
+            assert client.by_image(picture(3), k=1).matches[0].item.id == "3.png"
+        with pytest.raises(NotAStore):
+            open_store(live)
+        with open_alias(live) as alias:
+            alias.point_at("one")
         wait_until(lambda: httpx.get(f"{process.url}/readyz").status_code == 200)
 
 

@@ -475,6 +475,18 @@ def test_no_store_is_made_over_the_remains_of_another(server: RedisServer, index
         open_store(server.url())
 
 
+@pytest.mark.parametrize("left", ["left", "follows"])
+def test_no_store_is_made_over_what_says_of_another_that_it_was_replaced(server: RedisServer, left: str) -> None:
+    with open_store(server.url(partitions=2), create=INFO) as store:
+        store.hold_writes("", for_s=60, leaving="live")
+        store.follow("another")
+    server.client().delete("binsight:{t:0}:about", "binsight:{t:1}:about")
+    if left == "follows":
+        server.client().delete("binsight:{t:0}:left")
+    with pytest.raises(StoreDamaged, match="remains of another store: restore that, or delete the keys"):
+        open_store(server.url(partitions=2), create=INFO)
+
+
 def test_making_a_store_that_was_cut_off_is_brought_to_its_end(server: RedisServer) -> None:
     with open_store(server.url(partitions=3), create=INFO) as store:
         about = json.loads(server.client().get("binsight:{t:0}:about") or "")
@@ -501,10 +513,15 @@ def test_a_store_that_was_made_anew_is_another_one_to_who_had_it_open(server: Re
                 lambda: old.delete(["i1"]),
                 lambda: old.get(["i1"]),
                 lambda: len(old),
+                lambda: old.hold_writes("", for_s=60, leaving="live"),
+                lambda: old.release_writes(),
+                lambda: old.follow("another"),
             )
             for act in acts:
                 with pytest.raises(StoreDamaged, match="has lost"):
                     act()
+            assert new.follows == ""
+            new.upsert([Item("i1")], row)  # nobody holds it
             assert new.query(row)[0][0].item == Item("i1")
             assert new.verify().problems == []
 

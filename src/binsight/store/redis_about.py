@@ -81,9 +81,10 @@ def make(url: RedisUrl, link: RedisLink, create: StoreInfo) -> Metadata:
 
 def _claimed(link: RedisLink, url: RedisUrl, part: Partition, about: str) -> tuple[bool, bytes]:
     """Whether a partition was free and is ours now, and what it says of itself. Raises StoreDamaged over another's data."""
-    calls: list[Command] = [("EXISTS", part.records, part.vectors), ("SET", part.about, about, "NX"), ("GET", part.about)]
-    left, was_set, text = link.ask({part.about: calls})[part.about]
-    if was_set and int(left):
+    remains: Command = ("EXISTS", part.records, part.vectors, part.left, part.follows)
+    calls: list[Command] = [remains, ("SET", part.about, about, "NX"), ("GET", part.about)]
+    found, was_set, text = link.ask({part.about: calls})[part.about]
+    if was_set and int(found):
         link.ask({part.about: [("DEL", part.about)]})
         raise _remains(url, part)
     return bool(was_set), text or b""

@@ -41,11 +41,11 @@ _PASSING = (
 
 
 class AskAliases(Exception):
-    """A write that a store takes unless one of these aliases left it. aliases: their names, between commas."""
+    """A write that a store takes unless an alias left it. left: which may have, between commas, and since which hold."""
 
-    def __init__(self, aliases: str) -> None:
-        super().__init__(aliases)
-        self.aliases = aliases
+    def __init__(self, left: str) -> None:
+        super().__init__(left)
+        self.left = left
 
 
 @final

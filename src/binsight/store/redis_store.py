@@ -1,11 +1,11 @@
 """The shared store: items in the vector sets of Redis 8.
 
-Each partition is a hash tag with six keys: `about` says what the store is; `v` is the vector set, whose elements are named
+Each partition is a hash tag with seven keys: `about` says what the store is; `v` is the vector set, whose elements are named
 `SEQ:ID`; `r` is a hash from id to `SEQ\nMETADATA`; `i` is a sorted set of the ids, by name, since a vector set cannot be
-enumerated; `w` counts writes; `hold`, where it is there, says why there may be none. One script writes them all at once. SEQ,
-a number that every write gets anew, ties a vector to its record: what a search finds counts only if the record still has that
-number, so no answer mixes two versions of an item. It also makes a write that is sent twice count once, and of two writes of
-one id the later.
+enumerated; `w` counts writes; `hold`, where it is there, says why there may be none, and `left`, which aliases may have left
+the store. One script writes them all at once. SEQ, a number that every write gets anew, ties a vector to its record: what a
+search finds counts only if the record still has that number, so no answer mixes two versions of an item. It also makes a write
+that is sent twice count once, and of two writes of one id the later.
 """
 
 from __future__ import annotations
@@ -140,8 +140,7 @@ class RedisStore(VectorStore):
 
     def follow(self, store_id: str) -> None:
         self._check_writable()
-        first = self._items.partitions[0]
-        self._items.asked({first.about: [("SET", first.follows, store_id)]})
+        self._writer.follow(store_id)
 
     # ---- reading
 

@@ -16,9 +16,13 @@ from binsight.store.redis_link import AskAliases, Command, Reply
 _TOGETHER = 16  # items a script writes, while which the server does nothing else
 _DURABLE_SHARE = 0.8  # of the time for an answer: how long a write may take to the disk
 
-_OURS = """
+_THIS = """
 local about = redis.call('GET', KEYS[1])
 if not about or not string.find(about, ARGV[1], 1, true) then return redis.error_reply('NOSTORE') end
+"""
+_OURS = (
+    _THIS
+    + """
 local who, may, why = string.match(redis.call('GET', KEYS[6]) or '', '^(%w*)([+-]) (.*)$')
 if not (who == ARGV[2] and may == '+') then
   if who then return redis.error_reply('HELD ' .. why) end
@@ -26,6 +30,7 @@ if not (who == ARGV[2] and may == '+') then
   if left then return redis.error_reply('LEFT ' .. left) end
 end
 """
+)
 _WRITE = (
     _OURS
     + """
@@ -67,28 +72,39 @@ return count
 )
 # A hold says who holds, whether its owner may write (+ or -), and why. While it is there it is its owner's alone. Beside it
 # stand the aliases that may have left the store: what is true of them is asked of themselves, when nobody holds the store.
-_MINE = """
-local who, may, why = string.match(redis.call('GET', KEYS[1]) or '', '^(%w*)([+-]) (.*)$')
-if who and who ~= ARGV[1] then return redis.error_reply('HELD ' .. why) end
+# That mark is another one each time, since what an alias said of the former one is no longer true.
+_MINE = (
+    _THIS
+    + """
+local who, may, why = string.match(redis.call('GET', KEYS[6]) or '', '^(%w*)([+-]) (.*)$')
+if who and who ~= ARGV[2] then return redis.error_reply('HELD ' .. why) end
 """
+)
 _HOLD = (
     _MINE
     + """
-redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2] .. ' ' .. ARGV[3], 'PX', ARGV[4])
-local leaving, joining = ARGV[5], ARGV[6]
-local left = redis.call('GET', KEYS[2]) or ''
-if leaving ~= '' and not string.find(',' .. left .. ',', ',' .. leaving .. ',', 1, true) then
-  redis.call('SET', KEYS[2], left == '' and leaving or leaving .. ',' .. left)
+redis.call('SET', KEYS[6], ARGV[2] .. ARGV[3] .. ' ' .. ARGV[4], 'PX', ARGV[5])
+local leaving, joining, mark = ARGV[6], ARGV[7], ARGV[8]
+local left = string.match(redis.call('GET', KEYS[7]) or '', '^%S*')
+if leaving ~= '' then
+  if not string.find(',' .. left .. ',', ',' .. leaving .. ',', 1, true) then
+    left = left == '' and leaving or leaving .. ',' .. left
+  end
+  redis.call('SET', KEYS[7], left .. ' ' .. mark)
 end
-if joining ~= '' then redis.call('SET', KEYS[2], joining) end
+if joining ~= '' and left ~= '' then redis.call('SET', KEYS[7], joining .. ' ' .. mark) end
 return 1
 """
 )
-_RELEASE = _MINE + "return redis.call('DEL', KEYS[1])"
-_NOT_LEFT = """
-if redis.call('EXISTS', KEYS[1]) == 0 and redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
+_RELEASE = _MINE + "return redis.call('DEL', KEYS[6])"
+_NOT_LEFT = (
+    _THIS
+    + """
+if redis.call('EXISTS', KEYS[6]) == 0 and redis.call('GET', KEYS[7]) == ARGV[2] then redis.call('DEL', KEYS[7]) end
 return 1
 """
+)
+_FOLLOW = _THIS + "return redis.call('SET', KEYS[2], ARGV[2])"
 _RAISE = (
     "if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end return 1"
 )
@@ -165,13 +181,13 @@ class RedisWriter:
             try:
                 return write()
             except AskAliases as error:
-                names = error.aliases
-            for now in map(self._named, names.split(",")):
+                left = error.left
+            for now in map(self._named, left.split()[0].split(",")):
                 if now not in (None, self._items.url.index):
                     why = f"it was replaced by {now}; write to that, or to its alias"
                     raise StoreHeld(f"{self._items.url.shown} takes no writes now: {why}")
             for part in self._items.partitions:
-                self._durably({part.number: [("EVAL", _NOT_LEFT, 2, part.hold, part.left, names)]})
+                self._durably({part.number: [part.script(_NOT_LEFT, self._store, left)]})
 
     def _durably(self, calls: dict[int, list[Command]]) -> list[list[Reply]]:
         """Done, and on the disk of each node if the store's writes are to be."""
@@ -189,11 +205,16 @@ class RedisWriter:
 
         Partition by partition, the first decides between two who try at once. Raises StoreHeld where another's lasts.
         """
-        said = (self._owner, "+" if but_mine else "-", why, max(1, round(1000 * for_s)), leaving, joining)
+        said = ("+" if but_mine else "-", why, max(1, round(1000 * for_s)), leaving, joining, uuid4().hex)
         for part in self._items.partitions:
-            self._durably({part.number: [("EVAL", _HOLD, 2, part.hold, part.left, *said)]})
+            self._durably({part.number: [part.script(_HOLD, self._store, self._owner, *said)]})
 
     def release(self) -> None:
         """End this handle's hold. Raises StoreHeld where another holds."""
         for part in self._items.partitions:
-            self._durably({part.number: [("EVAL", _RELEASE, 1, part.hold, self._owner)]})
+            self._durably({part.number: [part.script(_RELEASE, self._store, self._owner)]})
+
+    def follow(self, store: str) -> None:
+        """Remember which store this one is filled from."""
+        first = self._items.partitions[0]
+        self._items.asked({first.about: [("EVAL", _FOLLOW, 2, first.about, first.follows, self._store, store)]})
