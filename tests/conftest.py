@@ -14,6 +14,8 @@ import pytest
 from tests.redis_server import RedisServer, redis_server
 
 ROOT = Path(__file__).resolve().parent.parent
+for _name in [one for one in os.environ if one.startswith(("BINSIGHT_API_", "BINSIGHT_APP_"))]:
+    del os.environ[_name]  # keys and limits of who runs the tests, which servers would take for theirs
 
 
 def real_folder(variable: str, name: str) -> Path | None:
