@@ -47,7 +47,7 @@ def _download(model: str, repository: str, file: str, revision: str | None) -> P
     where = constants.ENDPOINT
     if constants.HF_HUB_OFFLINE:
         raise ModelUnavailable(f"{model!r} is not on this machine, and HF_HUB_OFFLINE forbids the network; {_INSTEAD}")
-    _log.warning("%s is not on this machine: asking the hub, %s", model, where)
+    _log.warning("%s of %s is not on this machine: asking the hub, %s", file, model, where)
     if not _answers(where):
         raise ModelUnavailable(f"{model!r} is not on this machine, and the hub ({where}) cannot be reached; {_INSTEAD}")
     try:

@@ -9,17 +9,18 @@ import time
 from pathlib import Path
 
 import pytest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from binsight.app import guard, held
 from binsight.app.attempts import AGAIN_S, BURST, Attempts
-from binsight.app.guard import App, Guard, Message, Receive, Scope, Send
+from binsight.app.guard import Guard
 from binsight.app.held import BROKEN_S, KEPT_S, Held
 from binsight.app.visitors import Visitors
 
 LOCAL = {"host": "127.0.0.1:7860"}
 
 
-def guarded(cache: Path, behind: App, *, is_local: bool = True) -> Guard:
+def guarded(cache: Path, behind: ASGIApp, *, is_local: bool = True) -> Guard:
     return Guard(behind, cache=cache, uploads=cache / "shown", questions=3, visitors=Visitors(), is_local=is_local)
 
 

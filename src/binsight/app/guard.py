@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, final
+from typing import Any, final
 from urllib.parse import parse_qs
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from binsight.app.attempts import Attempts
 from binsight.app.held import Held
@@ -24,12 +26,6 @@ from binsight.app.login import telling
 from binsight.app.visitors import Visitors
 from binsight.data.source import inside
 from binsight.listening import is_loopback
-
-Scope: TypeAlias = MutableMapping[str, Any]  # as ASGI has them
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MOST_UPLOAD_BYTES = 300 << 20  # one request: a zip archive of some hundred photos
 MOST_QUESTION_BYTES = 1 << 20  # what the widgets say when something is asked
@@ -72,7 +68,7 @@ class Guard:
     many different ones the screens can ask. visitors: is told whose page waits for answers.
     """
 
-    def __init__(self, app: App, *, cache: Path, uploads: Path, questions: int, visitors: Visitors, is_local: bool) -> None:
+    def __init__(self, app: ASGIApp, *, cache: Path, uploads: Path, questions: int, visitors: Visitors, is_local: bool) -> None:
         self._app, self._uploads, self._questions, self._is_local = app, uploads.resolve(), questions, is_local
         self._visitors = visitors
         self._held = Held(cache, uploads)

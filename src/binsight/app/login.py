@@ -6,8 +6,7 @@ what the third one says.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from starlette.types import Message, Send
 
 _SCRIPT = b"""<script>
 (() => {
@@ -32,14 +31,12 @@ _SCRIPT = b"""<script>
 </script>"""
 
 
-def telling(
-    send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
-) -> Callable[[MutableMapping[str, Any]], Awaitable[None]]:
-    """What sends an ASGI answer on, with the script where it is an HTML page that nothing has compressed."""
-    start: MutableMapping[str, Any] = {}
+def telling(send: Send) -> Send:
+    """What sends an answer on, with the script where it is an HTML page that nothing has compressed."""
+    start: Message = {}
     parts: list[bytes] = []
 
-    async def held(message: MutableMapping[str, Any]) -> None:
+    async def held(message: Message) -> None:
         if message["type"] == "http.response.start":
             start.update(message)
             return
@@ -49,8 +46,8 @@ def telling(
         headers, page = dict(start.get("headers", ())), b"".join(parts)
         if headers.get(b"content-type", b"").startswith(b"text/html") and b"content-encoding" not in headers:
             page = page.replace(b"</head>", _SCRIPT + b"</head>", 1)
-            headers[b"content-length"] = str(len(page)).encode()
-            start["headers"] = list(headers.items())
+            others = [header for header in start["headers"] if header[0] != b"content-length"]
+            start["headers"] = [*others, (b"content-length", str(len(page)).encode())]
         await send(start)
         await send({"type": "http.response.body", "body": page})
 

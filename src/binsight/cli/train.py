@@ -162,10 +162,8 @@ def train(
     if as_json:
         print_json(report.to_json())
     else:
-        print(  # noqa: T201
-            f"{report.model}: {', '.join(told(report.figures))}; {len(report.history)} epochs, "
-            f"{report.images_per_s:.1f} images/s, {report.took_s / 60:.1f} minutes"
-        )
+        took = f"{len(report.history)} epochs, {report.images_per_s:.1f} images/s, {report.took_s / 60:.1f} minutes"
+        print(f"{report.model}: {', '.join([*told(report.figures), took])}")  # noqa: T201
     if why := no_better(report.figures):
         say(f"note: {why}")
     return 1 if report.refused else 0

@@ -133,10 +133,11 @@ def checked_unique(listings: list[Listing]) -> None:
     for listing in listings:
         for picture in listing.pictures:
             other = seen.setdefault(picture.id, picture)
-            if other is not picture and other.path == picture.path:
+            if other is picture:
+                continue
+            if other.path == picture.path:
                 raise BadSource(f"{picture.path} is named twice; give every source, and every row of a manifest, once")
-            if other is not picture:
-                raise BadSource(
-                    f"two inputs have the id {picture.id!r}: {other.path} and {picture.path}; "
-                    "give one of them an id of its own in a manifest, or index them apart with --id-prefix"
-                )
+            raise BadSource(
+                f"two inputs have the id {picture.id!r}: {other.path} and {picture.path}; "
+                "give one of them an id of its own in a manifest, or index them apart with --id-prefix"
+            )

@@ -30,19 +30,8 @@ class Partition:
         self.follows = f"{tag}:follows"  # of partition 0: the store that `reembed` fills this one from
 
     def script(self, text: str, *arguments: Any) -> Command:
-        return (
-            "EVAL",
-            text,
-            7,
-            self.about,
-            self.vectors,
-            self.records,
-            self.ids,
-            self.writes,
-            self.hold,
-            self.left,
-            *arguments,
-        )
+        keys = (self.about, self.vectors, self.records, self.ids, self.writes, self.hold, self.left)
+        return ("EVAL", text, len(keys), *keys, *arguments)
 
 
 class Record(NamedTuple):
