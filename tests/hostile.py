@@ -161,6 +161,7 @@ def bombs() -> dict[str, bytes]:
     scans = progressive[progressive.index(b"\xff\xda") : -2]
     pixels = zlib.compress(bytes(25 * 8))
     zeros = zlib.compress(bytes(40_000_000), 9)
+    exif = b"\xff\xe1" + struct.pack(">H", 60_016) + b"Exif\0\0II*\0\x08\0\0\0" + bytes([0x88, 0x13]) + bytes(59_998)
     files = {
         "jpeg 65535": _patched(jpeg, sof + 5, b"\xff\xff\xff\xff"),
         "jpeg 7000": _patched(jpeg, sof + 5, struct.pack(">HH", 7000, 7000)),
@@ -176,10 +177,13 @@ def bombs() -> dict[str, bytes]:
         "png iCCP": png_file(8, 8, pixels, png_chunk(b"iCCP", b"icc\0\0" + zeros)),
         "png of many texts": png_file(8, 8, pixels, png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(900_000))) * 400),
         "png of a million chunks": png_file(8, 8, pixels, png_chunk(b"tEXt", b"") * 450_000),
+        "png of many empty texts": png_file(8, 8, pixels, png_chunk(b"zTXt", b"a\0\0" + zlib.compress(b"")) * 16_000),
+        "jpeg of many exif blocks": b"\xff\xd8" + exif * 20,
         "gif screen": _gif((65_535, 65_535), (0, 0, 8, 8)),
         "gif frame": _gif((8, 8), (0, 0, 65_535, 65_535)),
         "gif frame far off": _gif((8, 8), (65_000, 65_000, 8, 8)),
         "gif of a million blocks": _gif((8, 8), (0, 0, 8, 8))[:-2] + b"\1\0" * 1_000_000 + b"\0;",
+        "gif of many blocks of many": _gif((8, 8), (0, 0, 8, 8))[:-1] + (b"!\xf9" + b"\1\0" * 40 + b"\0") * 20_000 + b";",
         "gif of a long comment": b"GIF89a"
         + struct.pack("<HHBBB", 8, 8, 0, 0, 0)
         + b"!\xfe"
@@ -190,6 +194,7 @@ def bombs() -> dict[str, bytes]:
         "webp canvas animated": _webp(b"VP8X", b"\x02" + bytes(3) + b"\xff\x3f\0\xff\x3f\0", b"ANIM", bytes(6)),
         "webp lossy": _webp(b"VP8 ", b"\x10\0\0\x9d\x01\x2a\xff\x3f\xff\x3f" + bytes(40)),
         "webp lossless": _webp(b"VP8L", b"\x2f\xff\xff\xff\x0f" + bytes(40)),
+        "webp of a million chunks": _webp(*(b"EXIF", b"") * 100_000),
         "webp 7000": _webp(b"VP8L", b"\x2f" + struct.pack("<I", 6999 | 6999 << 14) + bytes(40)),
         "webp solid": encoded(Image.new("RGB", (7000, 7000), RED), "WEBP", lossless=True, method=0),
         "bmp 2^31": _bmp(2**31 - 1, 2**31 - 1),
@@ -217,6 +222,8 @@ def bombs() -> dict[str, bytes]:
         "tiff palette of 4 GB": {262: 3, 320: (2**32 - 1, 8)},
     }
     files |= {name: tiff_file(base | changed) for name, changed in tiffs.items()}
+    ring = tiff_file(base | dict.fromkeys(range(1_000, 61_000), 0))
+    files["tiff whose only page follows itself"] = ring[:-4] + ring[4:8]
     return files
 
 
@@ -384,9 +391,10 @@ def _gif(screen: tuple[int, int], frame: tuple[int, int, int, int]) -> bytes:
 
 
 def _webp(*parts: bytes) -> bytes:
-    body = b"WEBP"
-    for kind, content in zip(parts[::2], parts[1::2], strict=True):
-        body += kind + struct.pack("<I", len(content)) + content + b"\0" * (len(content) & 1)
+    chunks = zip(parts[::2], parts[1::2], strict=True)
+    body = b"WEBP" + b"".join(
+        kind + struct.pack("<I", len(content)) + content + b"\0" * (len(content) & 1) for kind, content in chunks
+    )
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 

@@ -23,9 +23,12 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 # small enough to decode in 32 MB need not show it.
 MOST_PIXELS_PER_BYTE = 2_000
 UNQUESTIONED_PIXELS = 4_000_000
-MOST_PARTS = 32_768  # segments, chunks, strips; walking them takes 10 ms
-MOST_SUB_BLOCKS = 300_000  # of a GIF: 64 MiB of full ones are 263,000
-MOST_INFLATED_BYTES = 4 * 2**20  # of compressed texts and profiles in a PNG, together
+# What a file may consist of: at its limits, each walk takes 20 ms.
+MOST_PARTS = 16_384  # segments, chunks, blocks
+MOST_TAGS = 256  # looked at in an EXIF block, and in a page of a TIFF; cameras write some dozen
+SUB_BLOCKS, MOST_SUB_BLOCKS = 32_768, 300_000  # of a GIF: so many and one for each 128 bytes; 64 MiB of full ones are 263,000
+MOST_INFLATED_BYTES = 4 * 2**20  # of compressed texts and profiles in a PNG, together,
+LEAST_INFLATED_BYTES = 1_024  # where each counts as so many at least, for the time it takes to begin
 MOST_SCANS = 64  # encoders write 10; each is a pass over the whole picture, however few bytes it has
 
 
@@ -38,7 +41,7 @@ def orientation(exif: object) -> int:
     try:
         (start,) = struct.unpack_from(order + "I", block, 4)
         (entries,) = struct.unpack_from(order + "H", block, start)
-        for place in range(start + 2, start + 2 + 12 * entries, 12):
+        for place in range(start + 2, start + 2 + 12 * min(entries, MOST_TAGS), 12):
             if struct.unpack_from(order + "H", block, place) == (ORIENTATION,):
                 return _turn(block, order, place)
     except struct.error:  # a damaged block, and no reason to refuse the picture
@@ -127,7 +130,7 @@ def _check_tail(data: bytes, end: int) -> None:
 
 
 def _jpeg(data: bytes) -> Header:
-    position, turn, frame = 2, 1, None
+    position, turn, frame = 2, 0, None
     for _ in range(MOST_PARTS):
         if data[position] != 0xFF:
             raise BadImage("a damaged JPEG: a segment does not begin where the one before it ends")
@@ -140,9 +143,11 @@ def _jpeg(data: bytes) -> Header:
         (length,) = struct.unpack_from(">H", data, position + 2)
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             frame = marker, *struct.unpack_from(">BHHB", data, position + 4)
-        elif marker == 0xE1 and data.startswith(b"Exif\0\0", position + 4):
+        elif marker == 0xE1 and not turn and data.startswith(b"Exif\0\0", position + 4):
             turn = orientation(data[position + 4 : position + 2 + length])
         position += 2 + length
+    else:
+        raise BadImage(f"a JPEG of more than {MOST_PARTS:,} segments")
     if frame is None:
         raise BadImage("a damaged JPEG: no frame header before the first scan")
     marker, bits, height, width, components = frame
@@ -155,12 +160,12 @@ def _jpeg(data: bytes) -> Header:
         if end < 0:
             raise BadImage("a truncated JPEG: its end marker is missing")
         _check_tail(data, end + 2)
-    return Header(width, height, data, turn, components)
+    return Header(width, height, data, turn or 1, components)
 
 
 def _png(data: bytes) -> Header:
     view = memoryview(data)
-    position, turn, kept, spare = 8, 1, [view[:8]], MOST_INFLATED_BYTES
+    position, turn, kept, spare = 8, 0, [view[:8]], MOST_INFLATED_BYTES
     colours = 0  # of the palette
     for _ in range(MOST_PARTS):
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -180,18 +185,18 @@ def _png(data: bytes) -> Header:
                 raise BadImage("a damaged PNG: its colours are numbers of a palette, and no palette comes before them")
             kept.append(view[position:end])
         elif kind == b"eXIf":
-            turn = orientation(data[position + 8 : end - 4])
+            turn = turn or orientation(data[position + 8 : end - 4])
         elif kind in (b"zTXt", b"iTXt", b"iCCP"):  # never read, but a bomb in the hands of the next program
-            spare -= _inflated_bytes(view[position + 8 : end - 4], spare)
+            spare -= max(LEAST_INFLATED_BYTES, _inflated_bytes(view[position + 8 : end - 4], spare))
             if spare < 0:
-                raise BadImage(f"a decompression bomb: its {kind.decode()} chunk unfolds to over {MOST_INFLATED_BYTES:,} bytes")
+                raise BadImage(f"a decompression bomb: its {kind.decode()} chunks unfold to over {MOST_INFLATED_BYTES:,} bytes")
         elif not kind[0] & 0x20:  # critical by its name
             raise BadImage("a PNG of a kind we do not read: it has a critical chunk of its own")
         position = end
         if kind == b"IEND":
             _check_tail(data, end)
             width, height = struct.unpack_from(">II", data, 16)
-            return Header(width, height, b"".join(kept), turn)
+            return Header(width, height, b"".join(kept), turn or 1)
     raise BadImage(f"a PNG of more than {MOST_PARTS:,} chunks")
 
 
@@ -209,11 +214,11 @@ def _webp(data: bytes) -> Header:
     end = 8 + int.from_bytes(data[4:8], "little")
     if end > len(data):
         raise BadImage("a truncated WEBP: it is shorter than its header says")
-    position, turn, width, height = 12, 1, 0, 0
+    position, turn, width, height = 12, 0, 0, 0
     for _ in range(MOST_PARTS):
         if position >= end:
             _check_tail(data, end)
-            return Header(width, height, data[:end], turn)
+            return Header(width, height, data[:end], turn or 1)
         kind, length = struct.unpack_from("<4sI", data, position)
         body = position + 8
         if body + length > end:
@@ -227,7 +232,7 @@ def _webp(data: bytes) -> Header:
             (bits,) = struct.unpack_from("<I", data, body + 1)
             wide, high = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
         elif kind == b"EXIF":
-            turn = orientation(data[body : body + length])
+            turn = turn or orientation(data[body : body + length])
         width, height = max(width, wide), max(height, high)
         position = body + length + (length & 1)
     raise BadImage(f"a WEBP of more than {MOST_PARTS:,} chunks")
@@ -237,6 +242,7 @@ def _gif(data: bytes) -> Header:
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position = 13 + _palette_bytes(flags)
     screen, control, core = data[:position], b"", b""
+    spare = min(MOST_SUB_BLOCKS, SUB_BLOCKS + len(data) // 128)
     for _ in range(MOST_PARTS):
         start, kind = position, data[position]
         if kind == 0x3B:  # trailer
@@ -250,7 +256,12 @@ def _gif(data: bytes) -> Header:
             position += 11 + _palette_bytes(flags)
         else:
             raise BadImage("a damaged GIF: a block of unknown kind")
-        position = _behind_sub_blocks(data, position)
+        while length := data[position]:
+            position += 1 + length
+            spare -= 1
+            if spare < 0:
+                raise BadImage("a GIF of too many parts for its size")
+        position += 1
         if kind == 0x2C:
             core = core or screen + control + data[start:position] + b";"
         elif data[start + 1] == 0xF9:  # transparency of the picture that follows
@@ -263,15 +274,6 @@ def _gif(data: bytes) -> Header:
 
 def _palette_bytes(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
-
-
-def _behind_sub_blocks(data: bytes, position: int) -> int:
-    for _ in range(MOST_SUB_BLOCKS):
-        length = data[position]
-        position += 1 + length
-        if not length:
-            return position
-    raise BadImage(f"a GIF with a block of more than {MOST_SUB_BLOCKS:,} parts")
 
 
 def _bmp(data: bytes) -> Header:
@@ -294,13 +296,14 @@ ORIENTATION = 274
 SHORT, LONG, UNDEFINED = 3, 4, 7
 WHOLE_NUMBERS = {1: "B", SHORT: "H", LONG: "I", 6: "b", 8: "h", 9: "i"}  # types that an orientation comes in
 TIFF_SIZES = {1: 1, 2: 1, SHORT: 2, LONG: 4, 5: 8, 6: 1, UNDEFINED: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}  # by type
-MOST_PAGES = 1_000  # of a TIFF, looked at to see that they are there
+MOST_PAGES = 64  # of a TIFF, looked at to see that they are there
+MOST_STRIPS = 32_768  # or tiles, of one page
 BITS, PHOTOMETRIC, JPEG_TABLES, SAMPLE_FORMAT, PALETTE = 258, 262, 347, 339, 320
 STRIPS, TILES = (273, 279), (324, 325)  # offsets, sizes
 WHITE_IS_ZERO_16 = 1
 TIFF_TAGS = dict.fromkeys((256, 257, 259, PHOTOMETRIC, 266, 277, 278, 284, 317, 322, 323), 1)  # tag: most values
 TIFF_TAGS |= {BITS: 6, 338: 6, SAMPLE_FORMAT: 6, 530: 2, PALETTE: 768, JPEG_TABLES: 65_536}
-TIFF_TAGS |= dict.fromkeys(STRIPS + TILES, MOST_PARTS)
+TIFF_TAGS |= dict.fromkeys(STRIPS + TILES, MOST_STRIPS)
 
 
 class _Directory(NamedTuple):
@@ -330,6 +333,8 @@ def _tiff(data: bytes) -> Header:
 def _tiff_directory(data: bytes, start: int, order: str) -> _Directory:
     (entries,) = struct.unpack_from(order + "H", data, start)
     end = start + 2 + 12 * entries
+    if entries > MOST_TAGS:
+        raise BadImage(f"a TIFF with a page of more than {MOST_TAGS} tags")
     (following,) = struct.unpack_from(order + "I", data, end)
     tags: dict[int, NDArray[np.int64]] = {}
     kept, turn = [], 1

@@ -118,13 +118,10 @@ def size_of(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
     return (header.width, header.height) if header.turn >= 5 else (header.height, header.width)
 
 
-def decoding_bytes(data: bytes) -> int:
-    """About how much memory decoding a file takes at most, by the size that it claims; 0 for what is no picture."""
-    try:
-        kind = kind_of(data)
-        header = WALKS[kind](data)
-    except (BadImage, struct.error, IndexError):
-        return 0
+def decoding_bytes(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> int:
+    """About how much memory decoding a file takes at most, by the size that it claims. Raises BadImage as `size_of`."""
+    _check_bytes(len(data), limits)
+    kind, header = _header_of(data, limits)
     return header.width * header.height * (6 if kind == "JPEG" else 20)
 
 

@@ -104,7 +104,7 @@ class Service:
 
     def _decoded(self, image: bytes) -> Pixels:
         started = perf_counter()
-        wanted = decoding_bytes(image)
+        wanted = decoding_bytes(image, limits=self._limits)
         if wanted > self._most_decoding_bytes:
             raise BadImage(
                 f"decoding it takes {wanted:,} bytes, more than {self._most_decoding_bytes:,}; send it smaller, or as JPEG"
