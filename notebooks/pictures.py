@@ -27,7 +27,7 @@ from binsight.data.warehouse import before_after, bin_photo, fill_bins
 DATA, WEIGHTS = os.environ.get("BINSIGHT_DATA"), os.environ.get("BINSIGHT_WEIGHTS")
 warnings.filterwarnings("ignore", "IProgress not found")  # tqdm would like a widget; nothing here shows a bar
 SHIPPED = Path(__file__).resolve().parents[1] / "models" / "bins-mobilenetv2"
-_FAMILIES, _BINS, _KINDS = 110, 3, 3  # bins of one family hold some of the same kinds of parts
+_FAMILIES, _BINS, _KINDS = 80, 3, 3  # bins of one family hold some of the same kinds of parts
 _SIDE_PX = 128
 
 
@@ -119,4 +119,4 @@ def _record(family: int, items: Sequence[Part]) -> dict[str, Any]:  # JSON
 def _train(folder: Path) -> None:
     from binsight.demo_training import Recipe, train_demo_model
 
-    train_demo_model(folder, seed=0, recipe=Recipe(bins=150, part_views=4, epochs=6), say=lambda _: None)
+    train_demo_model(folder, seed=0, recipe=Recipe(bins=100, part_views=3, epochs=6), say=lambda _: None)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -24,15 +23,26 @@ from binsight.errors import BadSettings
 TINY = Recipe(bins=12, part_views=2, epochs=1, bins_at_once=6, parts_at_once=4)
 
 
+Shown: TypeAlias = list[list[tuple[int, int]]]
+
+
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> DemoReport:
-    return demo.run(tmp_path_factory.mktemp("demo") / "out", bins=8, views=1, recipe=TINY)
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[DemoReport, Shown]:
+    """A small demonstration, and what was shown of each of its drawings."""
+    shown: Shown = []
+
+    @contextmanager
+    def drawing() -> Iterator[Callable[[int, int], None]]:
+        shown.append([])
+        yield lambda done, total: shown[-1].append((done, total))
+
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    return demo.run(folder, bins=8, views=1, recipe=TINY, drawing=drawing), shown
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`binsight demo` with a small warehouse."""
-    monkeypatch.setattr(demo, "run", partial(demo.run, bins=5, views=1))
+def report(done: tuple[DemoReport, Shown]) -> DemoReport:
+    return done[0]
 
 
 def true_counts(report: DemoReport) -> dict[str, int]:
@@ -79,17 +89,10 @@ def test_a_seed_below_zero_and_an_empty_warehouse_are_refused(tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-def test_how_much_is_drawn_is_shown_to_the_last_picture(tmp_path: Path) -> None:
+def test_how_much_is_drawn_is_shown_to_the_last_picture(done: tuple[DemoReport, Shown]) -> None:
     """The warehouse's pictures first, then the bins that are learned from, and to calibrate on."""
-    shown: list[list[tuple[int, int]]] = []
-
-    @contextmanager
-    def drawing() -> Iterator[Callable[[int, int], None]]:
-        shown.append([])
-        yield lambda done, total: shown[-1].append((done, total))
-
-    demo.run(tmp_path / "out", bins=5, views=1, recipe=TINY, drawing=drawing)
-    pictures = len(list((tmp_path / "out").glob("*/**/*.jpg")))
+    report, shown = done
+    pictures = len(list(report.folder.glob("*/**/*.jpg")))
     bins = TINY.bins + TINY.judged
     assert shown == [[(n, pictures) for n in range(1, pictures + 1)], shown[1]]
     assert shown[1][-1] == (bins, bins)
@@ -97,16 +100,20 @@ def test_how_much_is_drawn_is_shown_to_the_last_picture(tmp_path: Path) -> None:
     assert len(shown[1]) > 5
 
 
-@pytest.mark.usefixtures("small")
-def test_the_command_tells_counts_beside_the_constant_answer_and_runs_again(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_the_command_tells_counts_beside_the_constant_answer_over_an_earlier_demonstration(
+    report: DemoReport, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = ["demo", "--out", str(tmp_path / "out"), "--training-bins", "8", "--epochs", "1"]
-    assert cli.run([*asked, "--json"]) == 0
-    document: dict[str, Any] = json.loads(capfd.readouterr().out)
+    made, run = [], demo.run
+
+    def small(folder: Path, **asked: Any) -> DemoReport:
+        made.append(run(folder, bins=5, views=1, **asked))
+        return made[0]
+
+    monkeypatch.setattr(demo, "run", small)
+    shutil.copytree(report.folder, tmp_path / "out")
+    assert cli.run(["demo", "--out", str(tmp_path / "out"), "--training-bins", "8", "--epochs", "1"]) == 0
+    document, text = made[0].to_json(), capfd.readouterr().out
     assert (document["training"]["bins"], document["training"]["epochs"], document["count"]["bins"]) == (8, 1, 5)
-    assert cli.run(asked) == 0  # over the first one, and the same
-    text = capfd.readouterr().out
     count = document["count"]
     assert "has never seen a photo" in text
     assert f"counted    {count['accuracy']:.1%} of 5 bins" in text

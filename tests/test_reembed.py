@@ -451,7 +451,7 @@ def test_the_way_back_does_not_delete_what_was_refused_on_the_way_there(tmp_path
 def test_a_store_that_is_being_filled_takes_its_fillers_writes_alone(
     photos: Path, redis_8: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(takeover, "FILLING_S", 0.3)
+    monkeypatch.setattr(takeover, "FILLING_S", 2.0)
     redis_8.client().flushall()
     with (
         open_store(redis_8.url("one"), create=FORMER.info) as source,
@@ -461,6 +461,7 @@ def test_a_store_that_is_being_filled_takes_its_fillers_writes_alone(
     ):
         fill(source, photos)
         fill(target, photos, LATTER)
+        filling.renew()
         with pytest.raises(StoreHeld, match="being filled"):
             other.delete(["00.png"])
         other_filling = takeover.Filling(source, other, LATTER.info)

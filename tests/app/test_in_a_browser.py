@@ -19,6 +19,7 @@ from tests.fakes import paint
 
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")  # a green picture with a moving disc
 PHONE: ViewportSize = {"width": 390, "height": 844}
+expect.set_options(timeout=30_000)  # on a busy machine
 
 
 @pytest.fixture(scope="module")

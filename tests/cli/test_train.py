@@ -67,19 +67,25 @@ def interrupted_after(line_start: str, *options: str) -> tuple[int, str]:
     return job.returncode, told
 
 
-def test_an_interrupt_ends_with_130_and_the_run_can_go_on(counts: dict[str, Any], tmp_path: Path) -> None:
+def test_an_interrupt_ends_with_130_and_the_run_can_go_on(
+    counts: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     options = [
         "train", "--data", str(counts["data"]), "--split", str(counts["split"]), "--out", str(tmp_path / "m"), "--backbone",
-        "test_efficientnet_ln", "--no-pretrained", "--size", "32", "--batch-size", "8", "--device", "cpu", "--epochs", "500",
+        "test_efficientnet_ln", "--no-pretrained", "--size", "32", "--batch-size", "8", "--device", "cpu", "--epochs", "40",
         "--embedding", "8", "--precision", "fp32", "--threads", "1",
     ]  # fmt: skip
     code, told = interrupted_after("epoch 2/", *options)
     assert code == 130, told
     assert "Traceback" not in told
+    assert "epoch 40/40" not in told
     assert not (tmp_path / "m").exists()
-    code, told = interrupted_after("epoch 6/", *options, "--resume")
-    assert code == 130, told
-    assert "epoch 1/500" not in told
+    capfd.readouterr()
+    assert run([*options, "--resume"]) == 0
+    told = capfd.readouterr().err
+    assert "epoch 1/40" not in told
+    assert "epoch 40/40" in told
+    assert (tmp_path / "m" / "model.safetensors").exists()
 
 
 @pytest.mark.torture

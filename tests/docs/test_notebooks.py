@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import ExitStack, suppress
@@ -69,6 +70,9 @@ def test_it_runs_on_drawn_pictures(notebook: Path, tmp_path: Path, shared_cache:
     assert SAYS[notebook.stem] in text_of(found)
     assert not [output for output in outputs_of(found) if output.get("name") == "stderr"]  # a reader would wonder
     assert any("image/png" in output.get("data", {}) for output in outputs_of(found))
+    if notebook.stem == "02_train":
+        rmse = dict(re.findall(r"^(best constant answer|frozen|fine-tuned) .* (\d\.\d\d)$", text_of(found), re.MULTILINE))
+        assert max(float(rmse["frozen"]), float(rmse["fine-tuned"])) < 0.8 * float(rmse["best constant answer"])
     if notebook.stem == "03_search" and "Redis           left out" in text_of(found):
         pytest.skip("all but its part on Redis: no Redis 8 here, see `make redis`")
 

@@ -49,7 +49,7 @@ def try_nth(children: Nursery, folder: Path, *, step: int, start: int) -> tuple[
 
 
 def test_the_nth_change_of_a_file_fails(children: Nursery, tmp_path: Path) -> None:
-    runs, met = try_nth(children, tmp_path, step=89, start=1)
+    runs, met = try_nth(children, tmp_path, step=199, start=1)
     assert met > 4
     assert runs > met
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias, final
 
 import numpy as np
@@ -232,16 +233,21 @@ class Pose:
     tilt: float = 0.0
     lean: float = 90.0
 
-    def matrix(self) -> NDArray[np.float64]:
-        """(2, 2): from sprite units to pixels, around (x, y)."""
-        lean, squash = _rotation(self.lean), math.cos(self.tilt)
-        matrix = lean @ np.diag([squash, 1.0]) @ lean.T @ _rotation(self.angle) * self.scale
-        return np.asarray(matrix, np.float64)
+    def matrices(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(2, 2) each: from sprite units to pixels, around (x, y), and back."""
+        return _matrices(self.scale, self.angle, self.tilt, self.lean)
 
     def side(self, thickness: float) -> tuple[float, float]:
         """How far, in pixels, the far rim of a leaning thing shows beside its face: its visible side."""
         drop, lean = self.scale * thickness * math.sin(self.tilt), math.radians(self.lean)
         return drop * math.cos(lean), drop * math.sin(lean)
+
+
+@lru_cache(maxsize=64)  # a thing is laid several times: its face, its relief, its shadow
+def _matrices(scale: float, angle: float, tilt: float, lean: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    along, squash = _rotation(lean), math.cos(tilt)
+    matrix = along @ np.diag([squash, 1.0]) @ along.T @ _rotation(angle) * scale
+    return matrix, np.asarray(np.linalg.inv(matrix), np.float64)
 
 
 def _rotation(degrees: float) -> NDArray[np.float64]:
@@ -260,11 +266,11 @@ class Patch:
 
 def laid(image: Image.Image, pose: Pose, *, reach: float = 1.0, margin_px: int = 0) -> Patch:
     """An image that spans `reach` sprite units around its middle, as it looks under a pose."""
-    matrix = pose.matrix()
+    matrix, inverse = pose.matrices()
     half_x, half_y = np.abs(matrix).sum(axis=1) * reach + margin_px + 1
     left, top = math.floor(pose.x - half_x), math.floor(pose.y - half_y)
     width, height = math.ceil(pose.x + half_x) - left, math.ceil(pose.y + half_y) - top
-    back = np.linalg.inv(matrix) * (image.width / 2 / reach)
+    back = inverse * (image.width / 2 / reach)
     shift = back @ np.array([left - pose.x, top - pose.y]) + image.width / 2
     data = (back[0, 0], back[0, 1], shift[0], back[1, 0], back[1, 1], shift[1])
     warped = image.transform((width, height), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)

@@ -286,8 +286,9 @@ def bin_photo(bin_: Bin, rng: np.random.Generator, *, size_px: int = 256, withou
     for i, place in enumerate(places):
         stage.put(sprite_of(place.part), place.pose(side), dimming=0.8 + 0.2 * (i + 1) / len(places))
     linear = stage.lit()
-    lip = _lip(bin_, linear, lamp)
-    stage.owner[lip] = 0
+    front = _front(bin_, side)
+    front.laid(linear, lamp)
+    stage.owner[front.covered] = 0
     _tape(bin_, linear, lamp, rng)
     lens = camera(rng, margin=0.056, play=0.018, turn=3)
     image = snap(linear, lens, size_px, rng)
@@ -355,9 +356,31 @@ def _walls(bin_: Bin, side: int) -> tuple[Field, Field]:
     return walls, normals
 
 
-def _lip(bin_: Bin, linear: Field, lamp: Light) -> NDArray[np.bool_]:
-    """Draw the front edge, with its label, over the lit stage; gives where it is."""
-    side = linear.shape[1]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Front:
+    """The front edge of a bin, before a lamp shines on it. Rows from `top` on; label: linear colour, from its own corner on."""
+
+    top: int
+    inside: Field  # (h, side): its cover
+    shadow: Field  # (h, side): what it leaves of the light on what lies behind
+    colour: Field  # (3, h, side)
+    covered: NDArray[np.bool_]  # (side, side)
+    label: Field  # (3, h, w)
+    label_at: tuple[int, int]  # top, left
+
+    def laid(self, linear: Field, lamp: Light) -> None:
+        """Draw it over the lit stage."""
+        gain = lamp.tint * np.float32(lamp.brightness)
+        target = linear[:, self.top :]
+        target *= self.shadow
+        target += self.inside * (self.colour * gain - target)
+        top, left = self.label_at
+        target = linear[:, top : top + self.label.shape[1], left : left + self.label.shape[2]]
+        target[:] = self.label[:, : target.shape[1]] * gain * np.float32(0.92)
+
+
+@lru_cache(maxsize=8)  # as the walls
+def _front(bin_: Bin, side: int) -> _Front:
     own = np.random.default_rng([bin_.seed, 5])
     top = round(0.8 * side)  # nothing of it lies above
     axis = (np.arange(side, dtype=np.float32) + np.float32(0.5)) / np.float32(side)
@@ -376,20 +399,16 @@ def _lip(bin_: Bin, linear: Field, lamp: Light) -> NDArray[np.bool_]:
     if fabric:
         stitch = (np.abs(below - 0.034) < 0.003) & (np.mod(u * 60, 1) < 0.6)
         roll = roll - np.float32(0.22) * stitch + np.float32(0.03) * _waves(own, side, 30)[top:]
-    gain = lamp.tint * np.float32(lamp.brightness)
     shadow = np.float32(1) - np.float32(0.35) * np.exp(-np.maximum(-below, 0) / np.float32(0.012)) * (below < 0)
-    target = linear[:, top:]
-    target *= shadow
-    target += inside * (colour[:, None, None] * roll * gain - target)
-    _label(bin_, linear, gain, own)
     covered = np.zeros((side, side), np.bool_)
     covered[top:] = inside > 0.5
-    return covered
+    label = _label(bin_, side, own)
+    at = round(side * 0.872), round(side * own.uniform(0.3, 0.45))
+    return _Front(top, inside, shadow, colour[:, None, None] * roll, covered, label, at)
 
 
-def _label(bin_: Bin, linear: Field, gain: Field, own: np.random.Generator) -> None:
-    """Stick the shelf label on the front edge: its code in large letters, and a square code that means nothing."""
-    side = linear.shape[1]
+def _label(bin_: Bin, side: int, own: np.random.Generator) -> Field:
+    """The shelf label on the front edge: its code in large letters, and a square code that means nothing."""
     width, height = round(0.24 * side), round(0.066 * side)
     paper = ("#f2efe6", "#f0b9a8", "#a9cdea", "#bfe0b4", "#f3dd8a", "#33405c")[int(own.integers(6))]
     ink = "#f4f2ea" if paper == "#33405c" else "#20242c"
@@ -415,10 +434,8 @@ def _label(bin_: Bin, linear: Field, gain: Field, own: np.random.Generator) -> N
         draw.rectangle(
             [x0 + column * cell, y0 + row * cell, x0 + (column + 1) * cell - 1, y0 + (row + 1) * cell - 1], fill="#1c1e24"
         )
-    left, top = round(side * own.uniform(0.3, 0.45)), round(side * 0.872)
     small = np.asarray(plate.resize((width, height), Image.Resampling.BOX), np.float32).transpose(2, 0, 1) / np.float32(255)
-    target = linear[:, top : top + height, left : left + width]
-    target[:] = (small * small)[:, : target.shape[1]] * gain * np.float32(0.92)
+    return np.asarray(small * small, np.float32)
 
 
 def _tape(bin_: Bin, linear: Field, lamp: Light, rng: np.random.Generator) -> None:
