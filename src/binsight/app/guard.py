@@ -190,12 +190,12 @@ class Guard:
 
     def _refusal_of(self, question: bytes) -> _Refusal | None:
         """Why a question is turned away: there is none of that number, or it names a file that is no upload."""
+        if question.count(b"[") + question.count(b"{") > _MOST_OPENED:
+            return _Refusal(400, f"want a question of at most {_MOST_OPENED:,} lists and objects, got more")
         try:
             told = json.loads(question)
         except (ValueError, RecursionError):
             return _Refusal(400, "want JSON")
-        if question.count(b"[") + question.count(b"{") > _MOST_OPENED:
-            return _Refusal(413, f"want a question of at most {_MOST_OPENED:,} lists and objects, got more")
         number, session = (told.get(name) for name in ("fn_index", "session_hash")) if isinstance(told, dict) else (None, None)
         is_known = type(number) is int and 0 <= number < self._questions
         if not is_known or not isinstance(session, str) or not 0 < len(session) <= _LONGEST_NAME:
