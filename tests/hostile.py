@@ -167,6 +167,11 @@ def bombs() -> dict[str, bytes]:
         "jpeg 7000": _patched(jpeg, sof + 5, struct.pack(">HH", 7000, 7000)),
         "jpeg 65535 progressive": _patched(progressive, sof2 + 5, b"\xff\xff\xff\xff"),
         "jpeg of 2,000 scans": _patched(progressive, sof2 + 5, struct.pack(">HH", 3000, 3000))[:-2] + scans * 200 + b"\xff\xd9",
+        "jpeg of 60 scans of 25 megapixels": _patched(progressive, sof2 + 5, struct.pack(">HH", 5000, 5000))[:-2]
+        + scans * 5
+        + b"\xff\xfe\xff\xff"
+        + bytes(65_533)
+        + b"\xff\xd9",
         "png 2^31": png_file(2**31 - 1, 2**31 - 1, pixels),
         "png 50000": png_file(50_000, 50_000, pixels),
         "png 7000": png_file(7000, 7000, pixels),
@@ -224,6 +229,12 @@ def bombs() -> dict[str, bytes]:
     files |= {name: tiff_file(base | changed) for name, changed in tiffs.items()}
     ring = tiff_file(base | dict.fromkeys(range(1_000, 61_000), 0))
     files["tiff whose only page follows itself"] = ring[:-4] + ring[4:8]
+    plain = {258: 8, 259: 8, 262: 1, 277: 1}
+    tile = zlib.compress(bytes(4_000_000), 9)
+    files["tiff of tiles far larger than it"] = tiff_of([tile] * 50, plain | {256: 800, 257: 1, 322: 16, 323: 250_000})
+    grey = encoded(Image.new("L", (2000, 2000)), "JPEG", progressive=True)
+    last = grey[grey.rindex(b"\xff\xda") : -2]
+    files["tiff of a progressive jpeg"] = tiff_of([grey[:-2] + last * 80 + b"\xff\xd9"], plain | {256: 2000, 257: 2000, 259: 7})
     return files
 
 
@@ -379,6 +390,21 @@ def tiff_file(tags: dict[int, Any], order: str = "<") -> bytes:  # values: a num
         entries += struct.pack(order + "HHII", tag, 4, count, number)
     magic = b"II*\0" if order == "<" else b"MM\0*"
     return magic + struct.pack(order + "I", 72) + b"\7" * 64 + struct.pack(order + "H", len(tags)) + entries + bytes(4)
+
+
+def tiff_of(parts: list[bytes], tags: dict[int, int]) -> bytes:
+    """A TIFF of these strips, or tiles where its tags give them a size."""
+    places, sizes = (324, 325) if 322 in tags else (273, 279)
+    offsets = [8 + sum(map(len, parts[:number])) for number in range(len(parts))]
+    body = b"".join(parts)
+    body += bytes(len(body) & 1)
+    lists = {places: offsets, sizes: [len(part) for part in parts]}
+    entries = {tag: (1, value) for tag, value in tags.items()}
+    for tag, values in lists.items():
+        entries[tag] = (len(values), values[0] if len(values) == 1 else 8 + len(body))
+        body += struct.pack(f"<{len(values)}I", *values) if len(values) > 1 else b""
+    directory = b"".join(struct.pack("<HHII", tag, 4, *entry) for tag, entry in sorted(entries.items()))
+    return b"II*\0" + struct.pack("<I", 8 + len(body)) + body + struct.pack("<H", len(entries)) + directory + bytes(4)
 
 
 def _patched(data: bytes, at: int, value: bytes) -> bytes:

@@ -29,7 +29,10 @@ MOST_TAGS = 256  # looked at in an EXIF block, and in a page of a TIFF; cameras 
 SUB_BLOCKS, MOST_SUB_BLOCKS = 32_768, 300_000  # of a GIF: so many and one for each 128 bytes; 64 MiB of full ones are 263,000
 MOST_INFLATED_BYTES = 4 * 2**20  # of compressed texts and profiles in a PNG, together,
 LEAST_INFLATED_BYTES = 1_024  # where each counts as so many at least, for the time it takes to begin
-MOST_SCANS = 64  # encoders write 10; each is a pass over the whole picture, however few bytes it has
+# Each scan of a progressive JPEG is a pass over the whole picture, however few bytes it has; encoders write 10.
+MOST_SCANS, USUAL_SCANS, MOST_SCANNED_PIXELS = 64, 12, 640_000_000  # pixels × scans: 0.7 s
+MOST_PADDING = 4  # times a picture's pixels, in the tiles of a TIFF that cover it; more of a small one
+MOST_TIFF_SCANS = 4  # of a JPEG in a TIFF, which may not be progressive
 
 
 def orientation(exif: object) -> int:
@@ -153,8 +156,9 @@ def _jpeg(data: bytes) -> Header:
     marker, bits, height, width, components = frame
     if marker > 0xC2 or bits != 8:
         raise BadImage("a JPEG of a kind we do not read: lossless, arithmetic-coded or of more than 8 bits")
-    if marker == 0xC2 and data.count(b"\xff\xda", position) > MOST_SCANS:
-        raise BadImage(f"a progressive JPEG of more than {MOST_SCANS} scans")
+    most_scans = min(MOST_SCANS, max(USUAL_SCANS, MOST_SCANNED_PIXELS // max(1, width * height)))
+    if marker == 0xC2 and data.count(b"\xff\xda", position) > most_scans:
+        raise BadImage(f"a progressive JPEG of more than {most_scans} scans")
     if not data.endswith(b"\xff\xd9"):
         end = data.find(b"\xff\xd9", position)
         if end < 0:
@@ -298,6 +302,7 @@ WHOLE_NUMBERS = {1: "B", SHORT: "H", LONG: "I", 6: "b", 8: "h", 9: "i"}  # types
 TIFF_SIZES = {1: 1, 2: 1, SHORT: 2, LONG: 4, 5: 8, 6: 1, UNDEFINED: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}  # by type
 MOST_PAGES = 64  # of a TIFF, looked at to see that they are there
 MOST_STRIPS = 32_768  # or tiles, of one page
+TIFF_JPEG = 7  # compression
 BITS, PHOTOMETRIC, JPEG_TABLES, SAMPLE_FORMAT, PALETTE = 258, 262, 347, 339, 320
 STRIPS, TILES = (273, 279), (324, 325)  # offsets, sizes
 WHITE_IS_ZERO_16 = 1
@@ -318,7 +323,7 @@ def _tiff(data: bytes) -> Header:
     order = "<" if data[:2] == b"II" else ">"
     (start,) = struct.unpack_from(order + "I", data, 4)
     first = page = _tiff_directory(data, start, order)
-    _check_tiff(first.tags, len(data))
+    _check_tiff(first.tags, data)
     for _ in range(MOST_PAGES):  # the others need only be there
         if not page.following:
             break
@@ -359,7 +364,7 @@ def _tiff_directory(data: bytes, start: int, order: str) -> _Directory:
     return _Directory(tags, struct.pack(order + "H", len(kept)) + b"".join(kept) + bytes(4), turn, following)
 
 
-def _check_tiff(tags: dict[int, NDArray[np.int64]], file_size: int) -> None:
+def _check_tiff(tags: dict[int, NDArray[np.int64]], data: bytes) -> None:
     for optional in (BITS, PHOTOMETRIC, SAMPLE_FORMAT):
         tags.setdefault(optional, np.ones(1, np.int64))
     one = {tag: int(values[0]) for tag, values in tags.items()}
@@ -377,11 +382,21 @@ def _check_tiff(tags: dict[int, NDArray[np.int64]], file_size: int) -> None:
     wide, high = (one.get(322, 0), one.get(323, 0)) if tiled else (width, one.get(278, height))
     if wide < 1 or high < 1:
         raise BadImage("a damaged TIFF: strips or tiles of no size")
-    if tiled and wide * high > max(UNQUESTIONED_PIXELS, width * height):
+    parts, pixels = -(-width // wide) * -(-height // high), width * height
+    is_padded = parts * wide * high > max(UNQUESTIONED_PIXELS, MOST_PADDING * pixels)
+    if tiled and (is_padded or wide * high > max(UNQUESTIONED_PIXELS, pixels)):
         raise BadImage("a decompression bomb: a TIFF whose tiles are larger than the picture")
-    parts = -(-width // wide) * -(-height // high) * (samples if one.get(284, 1) == 2 else 1)
-    if _tiff_parts(tags, file_size) != parts:
+    parts *= samples if one.get(284, 1) == 2 else 1
+    if _tiff_parts(tags, len(data)) != parts:
         raise BadImage("a damaged TIFF: its strips or tiles do not cover the picture once")
+    if one.get(259) == TIFF_JPEG and _tiff_scans(tags, data) > MOST_TIFF_SCANS * parts:
+        raise BadImage("a TIFF of a kind we do not read: its JPEG is progressive")
+
+
+def _tiff_scans(tags: dict[int, NDArray[np.int64]], data: bytes) -> int:
+    """How many JPEG scans its strips or tiles have together."""
+    offsets, sizes = (tags[tag].tolist() for tag in (TILES if TILES[0] in tags else STRIPS))
+    return sum(data.count(b"\xff\xda", offset, offset + size) for offset, size in zip(offsets, sizes, strict=True))
 
 
 def _tiff_parts(tags: dict[int, NDArray[np.int64]], file_size: int) -> int:

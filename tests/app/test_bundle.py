@@ -80,6 +80,22 @@ def test_names_that_lead_out_are_refused_and_nothing_is_written(tmp_path: Path, 
         open_bundle([Upload(tmp_path / "upload.zip", name)], into)
 
 
+def test_names_in_very_many_folders_are_refused_and_no_folder_is_made(tmp_path: Path, into: Path) -> None:
+    """A kilobyte of names would be five hundred folders, and an archive of two megabytes a million."""
+    deep = "a/" * 17 + "p.jpg"
+    with pytest.raises(BadSource, match="lies in too many folders; want at most 16"):
+        open_bundle(archive(tmp_path, {deep: PHOTO, "manifest.csv": MANIFEST}), into)
+    assert not list(into.iterdir())
+
+
+def test_one_photo_is_put_into_one_folder_and_not_into_a_deep_one(tmp_path: Path, into: Path) -> None:
+    (tmp_path / "m").write_text("path,quantity\n" + "".join(f"{'a/' * depth}p.jpg,1\n" for depth in (17, 2, 3)))
+    (tmp_path / "p").write_bytes(PHOTO)
+    listing = open_bundle([Upload(tmp_path / "m", "m.csv"), Upload(tmp_path / "p", "p.jpg")], into)
+    assert [one.uri for one in listing.pictures] == ["a/a/p.jpg"]
+    assert [one.path for one in listing.refused] == ["a/" * 17 + "p.jpg", "a/a/a/p.jpg"]
+
+
 def test_a_manifest_that_names_files_outside_has_these_rows_refused(tmp_path: Path, into: Path) -> None:
     told = b"path,quantity\n../upload.zip,1\n/etc/hostname,2\na.jpg,3\n"
     listing = open_bundle(archive(tmp_path, {"manifest.csv": told, "a.jpg": PHOTO}), into)
@@ -123,6 +139,8 @@ def test_an_archive_that_lies_about_a_size_is_still_counted_as_it_comes(
 def test_an_archive_of_too_many_files_is_refused_before_its_directory_is_read(tmp_path: Path, into: Path) -> None:
     with pytest.raises(BadSource, match="at most 2,000 files, got 2,001"):
         open_bundle(archive(tmp_path, {f"{n}.jpg": b"" for n in range(2001)}), into)
+    with pytest.raises(BadSource, match="got many more"):  # 8 ms; 0.5 s when an object was made of each
+        open_bundle(archive(tmp_path, dict.fromkeys(map(str, range(4001)), b"")), into)
     path = archive(tmp_path, {"manifest.csv": MANIFEST})[0].path
     data = bytearray(path.read_bytes())
     end = data.index(b"PK\x05\x06")
@@ -150,8 +168,11 @@ def test_archives_that_are_packed_otherwise_or_damaged_are_refused(tmp_path: Pat
 
 
 def test_a_manifest_is_no_longer_than_it_may_be(tmp_path: Path, into: Path) -> None:
+    (other := tmp_path / "other").mkdir()
     with pytest.raises(BadSource, match="at most 10,000 rows, got 10,002"):
         open_bundle(archive(tmp_path, {"m.csv": b"path\n" + b"x\n" * 10_001}), into)
+    with pytest.raises(BadSource, match="at most 10,000 rows, got 10,002"):
+        open_bundle(archive(tmp_path, {"m.csv": b"path\r" + b"x\r" * 10_001}), other)
     (tmp_path / "large.csv").write_bytes(bytes(9 * 2**20))
     with pytest.raises(BadSource, match=r"large\.csv is too large: want at most 8,388,608 bytes"):
         open_bundle([Upload(tmp_path / "large.csv", "large.csv")], into)

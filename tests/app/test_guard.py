@@ -282,3 +282,13 @@ def test_what_the_screens_do_not_ask_is_no_question(told: object, tmp_path: Path
 
 def test_a_question_is_not_too_long(tmp_path: Path) -> None:
     assert question(tmp_path, b" " * (guard.MOST_QUESTION_BYTES + 1)) == 413
+    lists = b'{"fn_index": 0, "session_hash": "a", "data": [' + b"[]," * 10_000 + b"0]}"
+    assert question(tmp_path, lists) == 400  # a third of a million of them held up everybody for 4 s
+
+
+def test_a_path_of_very_many_folders_is_no_upload_and_costs_nothing(tmp_path: Path) -> None:
+    """Each folder was asked of the file system, by a name that grew: 200 KB took a second, 1 MB twenty."""
+    asked_of = {"fn_index": 0, "session_hash": "a", "data": [{"path": f"{tmp_path}/shown/" + "a/" * 200_000}]}
+    started = time.process_time()
+    assert question(tmp_path, asked_of) == 403
+    assert time.process_time() - started < 0.5

@@ -69,6 +69,12 @@ def test_what_else_a_manifest_says_is_kept_beside(tmp_path: Path) -> None:
     )
 
 
+def test_a_number_that_no_double_holds_is_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, {"a.jpg": photo()})
+    (tmp_path / "m.jsonl").write_text(json.dumps({"path": "a.jpg", "count": 1, "size": 10**400, "weight": 2}))
+    assert [one.numbers for one in open_labelled(str(tmp_path / "m.jsonl")).pictures] == [(("weight", 2.0),)]
+
+
 def test_a_csv_manifest_gives_counts_labels_products_and_groups(tmp_path: Path) -> None:
     write(tmp_path, {name: photo() for name in ("a.jpg", "b.jpg", "c.jpg")})
     (tmp_path / "m.csv").write_text("path,count,label,products,group\nb.jpg,3,,B2; B1,\na.jpg,,007,,bin 9\nc.jpg,0,7,,\n")

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from binsight.errors import BadItem
+from binsight.errors import BadItem, StoreUnavailable
+from binsight.patience import until
 from binsight.records import Item, StoreInfo
 from binsight.store import faiss_index, faiss_store, open_store
 from binsight.vectors import Vectors, normalise
@@ -149,3 +150,16 @@ assert found.shape[0] == 5 and (found[found >= 0] % 2 == 0).all()
 assert set(range(0, 5, 2)) <= set(found.ravel().tolist())
 """
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=tmp_path, timeout=120)
+
+
+def test_a_long_filter_ends_when_nobody_waits_for_its_answer_and_others_are_answered(tmp_path: Path) -> None:
+    """900 tests of 20,000 items took 23 s, in which no other search was answered, also after its caller's deadline."""
+    store = filled(tmp_path / "s", curved(500, 1))
+    long = " and ".join(f"not n > '{number}'" for number in range(700))
+    given_up = threading.Event()
+    given_up.set()
+    for ask in (lambda: store.query(curved(1, 2), where=long), lambda: list(store.scan(long))):
+        with until(given_up), pytest.raises(StoreUnavailable, match="nobody waits for the answer any more"):
+            ask()
+    assert len(store.query(curved(1, 2), k=10, where=long)[0]) == 10
+    store.close()

@@ -25,8 +25,10 @@ MOST_FILES = 2000
 MOST_BYTES = 1 << 30  # of all files together, unpacked
 MOST_MANIFEST_BYTES = 8 << 20
 MOST_ROWS = 10_000  # of a manifest, refused ones included
+MOST_FOLDERS = 16  # in which a file lies, one in the other: each is made
 _MOST_DIRECTORY_BYTES = 2 << 20  # of an archive: a thousand bytes a file
-_END, _LARGE_END = b"PK\x05\x06", b"PK\x06\x07"
+_MOST_ENTRIES = 2 * MOST_FILES  # folders included
+_ENTRY, _END, _LARGE_END = b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x07"
 _END_SEARCHED = 22 + 65_535  # the end record and the longest comment behind it
 _CHUNK = 1 << 20
 _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -74,7 +76,8 @@ def _manifest(folder: Path) -> Path:
     if len(chosen) != 1:
         told = ", ".join(path.name for path in found[:5]) or "none"
         raise BadSource(f"want one manifest (a .csv or .jsonl file with a path and a quantity for each photo), got {told}")
-    rows = chosen[0].read_bytes().count(b"\n")
+    data = chosen[0].read_bytes()
+    rows = data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
     if rows > MOST_ROWS:
         raise BadSource(f"want a manifest of at most {MOST_ROWS:,} rows, got {rows:,}; send it in parts")
     return chosen[0]
@@ -109,14 +112,19 @@ def _moved(missing: Sequence[str], into: Path) -> bool:
 
     Browsers tell the names of a folder's files, but not in which folder within it they lay.
     """
-    found = False
+    found: set[str] = set()
     for path in map(Path, missing):
         sent = into / path.name
-        if path.parent != into and path.is_relative_to(into) and sent.is_file() and not os.path.lexists(path):
+        is_asked = path.name not in found and path.parent != into and path.is_relative_to(into)
+        if is_asked and _depth(path.relative_to(into)) <= MOST_FOLDERS and sent.is_file() and not os.path.lexists(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.hardlink_to(sent)
-            found = True
-    return found
+            found.add(path.name)
+    return bool(found)
+
+
+def _depth(path: Path) -> int:
+    return len(path.parts) - 1
 
 
 def _unpack(archive: Path, into: Path) -> None:
@@ -137,15 +145,18 @@ def _unpack(archive: Path, into: Path) -> None:
 
 
 def _check_directory(archive: Path) -> None:
-    """The zipfile module reads an archive's whole directory into memory; so look at its size first."""
+    """The zipfile module reads an archive's whole directory and makes an object of each entry; so look at it first."""
+    size = archive.stat().st_size
     with archive.open("rb") as file:
-        file.seek(max(0, archive.stat().st_size - _END_SEARCHED))
+        file.seek(max(0, size - _END_SEARCHED))
         tail = file.read()
-    if tail.count(_END) != 1 or _LARGE_END in tail:  # several: readers may differ on which one counts
-        raise BadSource("want a plain zip archive of at most 4 GB, got something else")
-    end = tail.index(_END)
-    if int.from_bytes(tail[end + 12 : end + 16], "little") > _MOST_DIRECTORY_BYTES:
-        raise BadSource(f"want a zip archive of at most {MOST_FILES:,} files, got many more")
+        if tail.count(_END) != 1 or _LARGE_END in tail:  # several: readers may differ on which one counts
+            raise BadSource("want a plain zip archive of at most 4 GB, got something else")
+        end = tail.index(_END)
+        length = int.from_bytes(tail[end + 12 : end + 16], "little")
+        file.seek(max(0, size - len(tail) + end - length))  # the directory ends where its end record begins
+        if length > _MOST_DIRECTORY_BYTES or file.read(length).count(_ENTRY) > _MOST_ENTRIES:
+            raise BadSource(f"want a zip archive of at most {MOST_FILES:,} files, got many more")
 
 
 def _check_entries(entries: Sequence[zipfile.ZipInfo]) -> None:
@@ -172,6 +183,8 @@ def _target(into: Path, name: str) -> Path | None:
         or ".." in name.split("/")
     ):
         raise BadSource(f"the name {name[:80]!r} leads out of the archive; want names within it")
+    if _depth(Path(name)) > MOST_FOLDERS:
+        raise BadSource(f"the name {name[:80]!r} lies in too many folders; want at most {MOST_FOLDERS}, one in the other")
     is_wanted = Path(name).suffix.lower() in PICTURE_SUFFIXES | SUFFIXES
     is_hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
     return into / name if is_wanted and not is_hidden else None

@@ -29,6 +29,7 @@ from binsight.listening import is_loopback
 
 MOST_UPLOAD_BYTES = 300 << 20  # one request: a zip archive of some hundred photos
 MOST_QUESTION_BYTES = 1 << 20  # what the widgets say when something is asked
+_MOST_OPENED = 10_000  # brackets and braces of a question: Gradio walks through them again and again
 MOST_OTHER_BYTES = 16 << 10  # a password, or which question is taken back
 _STALLED_S = 60.0  # how long an upload may bring nothing
 _LONGEST_NAME = 100  # of a visitor's session
@@ -107,7 +108,7 @@ class Guard:
 
     async def _ask(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _body(receive)
-        refusal = self._refusal_of(body)
+        refusal = await asyncio.to_thread(self._refusal_of, body)  # which asks the file system
         if refusal is not None:
             await _answer(send, refusal)
         else:
@@ -189,6 +190,8 @@ class Guard:
 
     def _refusal_of(self, question: bytes) -> _Refusal | None:
         """Why a question is turned away: there is none of that number, or it names a file that is no upload."""
+        if question.count(b"[") + question.count(b"{") > _MOST_OPENED:
+            return _Refusal(400, f"want a question of at most {_MOST_OPENED:,} lists and objects, got more")
         try:
             told = json.loads(question)
         except (ValueError, RecursionError):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -147,7 +147,7 @@ def _labelled(picture: Picture) -> LabelledPicture:
 
 
 def _is_number(value: Any) -> bool:  # any JSON
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
 
 
 def _words(names: Any) -> tuple[str, ...]:  # any JSON

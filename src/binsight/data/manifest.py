@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -152,7 +153,7 @@ def _row(place: str, record: Metadata, root: Path) -> Row | Refusal:
         return Refusal(path, f"no file has such a name ({place}): {error}")
     uri = inside(root, Path(path))
     if uri is None:
-        return Refusal(path, f"leaves the root {root} ({place}); set --root to a folder that holds it")
+        return Refusal(path, f"leaves the root {root}, or is too deep ({place}); set --root to a folder that holds it")
     return Row(place, uri, one or None, fields)
 
 
@@ -207,7 +208,7 @@ def _jsonl(file: Path, lines: Iterator[str]) -> Iterator[tuple[str, Metadata | s
 
 
 def _check_names(file: Path, header: list[str]) -> None:
-    twice = sorted({name for name in header if header.count(name) > 1})
+    twice = sorted(name for name, count in Counter(header).items() if count > 1)
     if twice:
         raise BadSource(f"the column {twice[0]!r} stands twice in {file}; want every name once")
     if _RESERVED in header:

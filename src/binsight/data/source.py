@@ -14,6 +14,7 @@ from binsight.records import Metadata
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
 _MAGICS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\x00", b"MM\x00*")
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # also what a link leads to
+_LONGEST_PATH, _MOST_FOLDERS = 4096, 64  # PATH_MAX; and each folder of a name costs a look, whether it is there or not
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +102,10 @@ def folder_name(root: str, uri: str) -> str:
 def inside(root: Path, path: Path) -> str | None:
     """The path relative to root with forward slashes, or None when it, or what it links to, lies outside.
 
-    root must be resolved; path may be relative to it.
+    root must be resolved; path may be relative to it. None, too, for a path longer or deeper than those of files are.
     """
+    if len(str(path)) > _LONGEST_PATH or len(path.parts) > _MOST_FOLDERS + len(root.parts):
+        return None
     relative = os.path.relpath(os.path.normpath(root / path), root)
     if relative == os.pardir or relative.startswith(os.pardir + os.sep):
         return None

@@ -21,13 +21,15 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from binsight.errors import StoreDamaged
+from binsight.errors import StoreDamaged, StoreUnavailable
 from binsight.filters import Filter
+from binsight.patience import is_given_up
 from binsight.records import Metadata
 from binsight.store.files import Generation, crc_of_file, read_sealed_json, replace_file, require_plain, sealed_json
 
 CHECKPOINT_BYTES = 64 << 20  # of SQLite's write-ahead log, before it is folded into the main file
 _MOST_PARAMETERS = 500
+_STEPS = 100_000  # of SQLite's machine, between looks whether anybody waits: some milliseconds
 _REFUSALS = (
     sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
@@ -238,10 +240,24 @@ class ItemTable:
             sql = "SELECT id, row FROM items WHERE id IN (SELECT value FROM json_each(?))"
             return dict(self._db.execute(sql, (json.dumps(list(ids)),)))
 
+    @contextmanager
+    def _while_wanted(self) -> Iterator[None]:
+        """A look at every item, which a long filter makes long: StoreUnavailable once nobody waits for it any more."""
+        with self.lock:
+            self._db.set_progress_handler(is_given_up, _STEPS)
+            try:
+                yield
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                    raise StoreUnavailable(f"{self._path}: nobody waits for the answer any more") from error
+                raise
+            finally:
+                self._db.set_progress_handler(None, 0)
+
     def rows_where(self, where: Filter | None) -> NDArray[np.int64]:
         """The rows that count and that the filter lets through, ascending."""
         sql, values = where.to_sql("metadata") if where is not None else ("1", [])
-        with self.lock:
+        with self._while_wanted():
             found = self._db.execute(f"SELECT row FROM items WHERE {sql}", values)  # noqa: S608, compiled by Filter
             rows = np.fromiter((row for (row,) in found), dtype=np.int64)
         rows.sort()
@@ -250,7 +266,7 @@ class ItemTable:
     def scan(self, after_id: str, limit: int, where: Filter | None) -> list[tuple[int, str, str]]:
         """The next items, by id: (row, id, metadata text)."""
         sql, values = where.to_sql("metadata") if where is not None else ("1", [])
-        with self.lock:
+        with self._while_wanted():
             query = f"SELECT row, id, metadata FROM items WHERE id > ? AND {sql} ORDER BY id LIMIT ?"  # noqa: S608
             return self._db.execute(query, (after_id, *values, limit)).fetchall()
 
