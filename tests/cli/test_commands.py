@@ -191,7 +191,11 @@ def test_verify_of_a_damaged_store_names_the_row_and_ends_with_3(shell: Shell, s
             "binsight: {parts}/nothing.png: cannot be read: No such file",
         ),
         (("search", "{tmp}/text.png", "--store", "{store}"), 1, "binsight: {tmp}/text.png: "),
-        (("search", "{parts}/red/0.png", "--store", "redis://127.0.0.1:1/0?index=x"), 3, "cannot be reached"),
+        (
+            ("search", "{parts}/red/0.png", "--store", "redis://127.0.0.1:1/0?index=x"),
+            3,
+            "Connection refused; see that a Redis 8 server runs there",
+        ),
         (("search", "{parts}/red/0.png", "--store", "redis://localhost/0"), 2, "index=NAME"),
         (("store", "info", "{tmp}/nothing"), 2, "is not a store"),
         (("index", "", "--store", "{tmp}/new.store", "--model", MODEL), 2, "empty"),
