@@ -311,6 +311,13 @@ def test_every_command_and_option_says_what_it_does(shell: Shell) -> None:
         for parameter in command.params:
             assert parameter.help, (command.name, parameter.name)
     assert shell("--help").code == 0
+
+
+@pytest.mark.parametrize("group", [(), ("store",), ("data",), ("evaluate",)], ids=" ".join)
+def test_a_menu_names_every_command_by_a_whole_sentence(shell: Shell, group: tuple[str, ...]) -> None:
+    menu = shell(*group, "--help").out.partition("Commands:")[2]
+    assert menu
+    assert "..." not in menu
     assert shell("--version").out.startswith("binsight 0.")
 
 
