@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from binsight.cli.entry import run_app
+from binsight.cli.menu import Menu
 from binsight.cli.output import log_to_stderr, print_json, progress_on_stderr, say, show
 from binsight.cli.sources import IdPrefix, MetadataFile, Model, Prune, Root, Sources, tell_inputs
 from binsight.data.part import Part
@@ -23,6 +24,7 @@ from indexer.job import Job, JobReport, run_job
 
 app = typer.Typer(
     name="indexer",
+    cls=Menu,
     help="Batch jobs: pictures from folders, manifests, buckets or ABID into a store, or into shards that any store loads.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -20,6 +20,16 @@ def disagreement(count: Count, recorded: int) -> float:
     return min(1.0, max(0.0, 1.0 - chance))  # probabilities are rounded where they come over HTTP
 
 
+def is_likeliest(count: Count, recorded: int) -> bool:
+    """Whether nothing is likelier than the recorded quantity; what lies above the model's max_count is one outcome.
+
+    >>> is_likeliest(Count(2, 1.7, (0.1, 0.2, 0.3), 0.4, 1, 3), 2), is_likeliest(Count(2, 1.7, (0.1, 0.2, 0.3), 0.4, 1, 3), 40)
+    (False, True)
+    """
+    outcomes = (*count.probabilities, count.more)
+    return outcomes[min(checked_quantity(recorded), len(outcomes) - 1)] == max(outcomes)
+
+
 def is_in_interval(count: Count, recorded: int) -> bool:
     """Whether the recorded quantity lies in the count's calibrated interval, whose top outcome stands for "more".
 

@@ -138,14 +138,16 @@ class Client:
 
     # ---- changing
 
-    def add(self, items: Sequence[Item], images: Sequence[ImageLike]) -> None:
+    def add(self, items: Sequence[Item], images: Sequence[ImageLike], *, batch_size: int = _MOST_AT_ONCE) -> None:
         """Send pictures with their items, some at a time. One that is wrong refuses its request: what was sent before stays.
 
-        The key `_source` is the server's.
+        batch_size: pictures of one request; of more than 32, or 16 MiB, several are made. The key `_source` is the server's.
         """
+        if batch_size < 1:
+            raise BadSettings(f"want a batch_size of at least 1, got {batch_size}")
         if len(items) != len(images):
             raise BadSettings(f"want one image for each item, got {len(images)} images for {len(items)} items")
-        for chunk, parts in _batches(items, images):
+        for chunk, parts in _batches(items, images, min(batch_size, _MOST_AT_ONCE)):
             told = json.dumps([{"id": item.id, "metadata": item.metadata} for item in chunk])
             self._call("POST", "/v1/items:batch", files=parts, data={"items": told})
 
@@ -288,15 +290,15 @@ def _bytes_of(image: ImageLike) -> bytes:
     return out.getvalue()
 
 
-def _batches(items: Sequence[Item], images: Sequence[ImageLike]) -> Iterator[tuple[list[Item], list[Part]]]:
-    """Items and their pictures, as many as one request may hold."""
+def _batches(items: Sequence[Item], images: Sequence[ImageLike], most: int) -> Iterator[tuple[list[Item], list[Part]]]:
+    """Items and their pictures, at most so many together, and as many as one request may hold."""
     chunk: list[Item] = []
     parts: list[Part] = []
     held = 0
     for item, image in zip(items, images, strict=True):
         part = _part(image)
         size = len(part[1][1])
-        if chunk and (len(chunk) == _MOST_AT_ONCE or held + size > _MOST_BYTES_AT_ONCE):
+        if chunk and (len(chunk) == most or held + size > _MOST_BYTES_AT_ONCE):
             yield chunk, parts
             chunk, parts, held = [], [], 0
         chunk.append(item)

@@ -234,6 +234,16 @@ def intervals(probabilities: Floats, starts: Integers, threshold: float) -> tupl
     return inside.argmax(axis=1), inside.shape[1] - 1 - inside[:, ::-1].argmax(axis=1)
 
 
+def likeliest_in_words(count: Count) -> str:
+    """The likeliest outcome of a count: `2`, `more than 9`.
+
+    >>> likeliest_in_words(Count(1, 1.0, (0.1, 0.4), 0.5, 1, 2))
+    'more than 1'
+    """
+    most = len(count.probabilities) - 1
+    return f"more than {most}" if count.more > count.probabilities[count.value] else str(count.value)
+
+
 def interval_in_words(count: Count) -> str:
     """The calibrated interval of a count: `2 to 4`, `more than 9`.
 

@@ -71,6 +71,18 @@ def test_the_verbs_of_a_searcher(client: Client, encoder: Encoder, tmp_path: Pat
     assert client.info().detail["kind"] == "local"
 
 
+def test_pictures_are_sent_as_many_at_a_time_as_asked_for(client: Client) -> None:
+    """A wrong one refuses its own request only."""
+    items = [Item(f"few/{n}") for n in range(4)]
+    with pytest.raises(BadImage):
+        client.add(items, [*(picture(200 + n) for n in range(3)), b"no picture"], batch_size=2)
+    assert client.get([item.id for item in items]) == [*items[:2], None, None]
+    client.add(items, [picture(200 + n) for n in range(4)], batch_size=64)  # as a searcher takes it
+    assert client.get(["few/3"]) == [items[3]]
+    with pytest.raises(BadSettings, match="batch_size of at least 1, got 0"):
+        client.add(items, [picture(200 + n) for n in range(4)], batch_size=0)
+
+
 def test_ids_of_any_signs(client: Client) -> None:
     for item_id in ("a/../b", "..", "ä ö?#%2F", "/x/"):
         client.add([Item(item_id, {"id": item_id})], [picture(1)])

@@ -198,6 +198,11 @@ def test_health_readiness_and_metrics(http: httpx.Client) -> None:
     assert "measured" not in text
 
 
+@pytest.mark.parametrize("path", ["/v1/info", "/healthz", "/v1/items/nobody", "/nowhere"])
+def test_answers_end_with_their_line(http: httpx.Client, path: str) -> None:
+    assert http.get(path).content.endswith(b"}\n")
+
+
 def test_request_ids_are_kept_when_sane_and_stand_in_the_log(http: httpx.Client, process: Process) -> None:
     kept = http.get("/v1/items/nobody", headers={"X-Request-ID": "order-66.a"})
     assert kept.headers["x-request-id"] == "order-66.a"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from binsight.app.checking import by_disagreement, checked, csv_text, quantity_column, said_of_check
+from binsight.app.checking import Checked, by_disagreement, checked, csv_text, quantity_column, said_of_check
 from binsight.data.source import Picture, Refusal
 from binsight.errors import BadSource
 from binsight.records import Count
@@ -40,6 +40,12 @@ def test_the_largest_disagreement_comes_first(tmp_path: Path) -> None:
     assert [one.disagreement for one in ordered] == pytest.approx([1.0, 0.8, 0.2, 0.2], abs=1e-6)
     assert [one.verdict for one in ordered] == ["disagrees", "may agree", "agrees", "agrees"]
     assert said_of_check(ordered, []) == "4 photos were checked: 1 disagrees with the books."
+
+
+def test_more_than_the_model_tells_apart_is_seen_as_more() -> None:
+    many = Count(9, 8.0, (*[0.05] * 9, 0.15), 0.4, 8, 10)
+    rows = [Checked("a", "a.png", "a.png", recorded, many, 0.0) for recorded in (9, 15)]
+    assert [(one.seen, one.verdict) for one in rows] == [("more than 9", "may agree"), ("more than 9", "agrees")]
 
 
 def test_what_cannot_be_checked_is_named_and_stops_nothing(tmp_path: Path) -> None:

@@ -26,7 +26,14 @@ from binsight.records import Answer, Count, Item, Match, StoreInfo
 
 RAM = Item(
     "RAM-1",
-    {"label": "ram", "quantity": 4, "shelf": "A1", "tags": ["x"], "none": None, "_source": {"root": "/srv", "uri": "a.jpg"}},
+    {
+        "label": "ram",
+        "quantity": 4,
+        "shelf": "A1",
+        "tags": ["x", "y"],
+        "none": None,
+        "_source": {"root": "/srv", "uri": "a.jpg"},
+    },
 )
 FAN = Item("FAN-2", {"label": "fan"})
 FOUND = Answer([Match(RAM, 0.913), Match(FAN, 0.42)])
@@ -60,16 +67,31 @@ def test_that_nothing_was_found_is_told_with_its_reason(answer: Answer, where: s
 
 def test_a_record_shows_every_field_and_not_where_the_server_keeps_its_files() -> None:
     assert record_rows(RAM) == [
-        ("id", "RAM-1"), ("label", "ram"), ("quantity", "4"), ("shelf", "A1"), ("tags", '["x"]'), ("none", "–"),
+        ("id", "RAM-1"), ("label", "ram"), ("quantity", "4"), ("shelf", "A1"), ("tags", "x, y"), ("none", "–"),
         ("picture", "a.jpg"),
     ]  # fmt: skip
     assert match_rows(FOUND.matches)[1] == ("0.420", "FAN-2", "label fan")
 
 
+def test_a_record_names_its_file_once_and_lists_in_words() -> None:
+    contents = [{"asin": "B0", "quantity": 2, "sizes": {"in": [1]}}, {"asin": "B1"}]
+    item = Item("1", {"path": "a.jpg", "contents": contents, "_source": {"root": "/srv", "uri": "a.jpg"}})
+    assert record_rows(item) == [
+        ("id", "1"), ("path", "a.jpg"), ("contents", 'asin B0, quantity 2, sizes {"in": [1]}; asin B1'),
+    ]  # fmt: skip
+
+
 def test_a_count_is_told_with_its_certainty_and_interval() -> None:
     assert said_of_count(COUNT) == "The photo most likely shows 2 items (60% sure); the interval is 1 to 2."
+
+
+def test_a_photo_of_more_than_the_model_tells_apart_is_not_said_to_show_fewer() -> None:
     open_ended = Count(1, 1.0, (0.1, 0.4), 0.5, 1, 2)
-    assert said_of_count(open_ended) == "The photo most likely shows 1 item (40% sure); the interval is 1 to more than 1."
+    assert said_of_count(open_ended) == (
+        "The photo most likely shows more than 1 items (50% sure), else 1 item (40%); the interval is 1 to more than 1."
+    )
+    assert said_of_books(open_ended, 1).startswith("They may agree: the books say 1, which the interval holds,")
+    assert said_of_books(open_ended, 6).startswith("They agree: the books say 6, and the photo shows 6 (or any number above 1)")
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,11 @@ def test_verify_of_a_damaged_store_names_the_row_and_ends_with_3(shell: Shell, s
             "binsight: {parts}/nothing.png: cannot be read: No such file",
         ),
         (("search", "{tmp}/text.png", "--store", "{store}"), 1, "binsight: {tmp}/text.png: "),
-        (("search", "{parts}/red/0.png", "--store", "redis://127.0.0.1:1/0?index=x"), 3, "cannot be reached"),
+        (
+            ("search", "{parts}/red/0.png", "--store", "redis://127.0.0.1:1/0?index=x"),
+            3,
+            "Connection refused; see that a Redis 8 server runs there",
+        ),
         (("search", "{parts}/red/0.png", "--store", "redis://localhost/0"), 2, "index=NAME"),
         (("store", "info", "{tmp}/nothing"), 2, "is not a store"),
         (("index", "", "--store", "{tmp}/new.store", "--model", MODEL), 2, "empty"),
@@ -307,6 +311,13 @@ def test_every_command_and_option_says_what_it_does(shell: Shell) -> None:
         for parameter in command.params:
             assert parameter.help, (command.name, parameter.name)
     assert shell("--help").code == 0
+
+
+@pytest.mark.parametrize("group", [(), ("store",), ("data",), ("evaluate",)], ids=" ".join)
+def test_a_menu_names_every_command_by_a_whole_sentence(shell: Shell, group: tuple[str, ...]) -> None:
+    menu = shell(*group, "--help").out.partition("Commands:")[2]
+    assert menu
+    assert "..." not in menu
     assert shell("--version").out.startswith("binsight 0.")
 
 

@@ -23,6 +23,7 @@ FILES = {
     "metadata/00005.json": b'{"BIN_FCSKU_DATA": {}',
     "metadata/00006.json": metadata({"B4": 1}),  # no photo
     "bin-images/.00007.jpg.abc.part": b"",
+    "bin-images/2019/00008.jpg": photo(),
 }
 
 
@@ -55,6 +56,7 @@ def test_what_contradicts_is_noted_and_what_is_unknown_is_refused(found: Labelle
     assert [(one.path, one.error) for one in found.notes] == [
         ("bin-images/00004.jpg", "EXPECTED_QUANTITY is 3, but the quantities add up to 1; 3 is kept"),
         ("metadata", "1 metadata files have no photo in bin-images"),
+        ("bin-images/2019", "a folder, which is not looked into; want its photos in bin-images"),
     ]
     assert [one.path for one in found.refused] == ["bin-images/00003.jpg", "bin-images/00005.jpg"]
     assert found.refused[0].error == "no metadata: want metadata/00003.json"

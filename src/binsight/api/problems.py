@@ -100,7 +100,7 @@ def document_of(problem: HttpProblem) -> dict[str, str | int]:
 
 
 def response_of(problem: HttpProblem) -> Response:
-    body = json.dumps(document_of(problem)).encode()
+    body = json.dumps(document_of(problem)).encode() + b"\n"
     return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers)
 
 

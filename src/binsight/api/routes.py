@@ -222,7 +222,7 @@ async def info(request: Request) -> Response:
 @routes.get("/healthz", response_model=wire.StatusAnswer)
 async def healthz() -> Response:
     """The process is alive."""
-    return _answer(b'{"status": "alive"}')
+    return _answer(_json({"status": "alive"}))
 
 
 @routes.head("/readyz", include_in_schema=False)
@@ -232,7 +232,7 @@ async def readyz(request: Request) -> Response:
     why = await _server(request).why_not_ready()
     if why:
         raise busy(f"not ready: {why}")
-    return _answer(b'{"status": "ready"}')
+    return _answer(_json({"status": "ready"}))
 
 
 @routes.get(
@@ -335,7 +335,7 @@ def _expect_place(request: Request, service: Service) -> None:
 
 
 def _json(document: Metadata) -> bytes:
-    return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"  # for who reads it in a terminal
 
 
 @final

@@ -95,7 +95,7 @@ class CheckScreen:
             found = by_disagreement(one for one in answers if isinstance(one, Checked))
             refused = [*listing.refused, *(one for one in answers if isinstance(one, Refusal))]
             pictures = [
-                (small(one.path), f"{one.id}: recorded {one.recorded}, seen {one.count.value}") for one in found[:MOST_PICTURES]
+                (small(one.path), f"{one.id}: recorded {one.recorded}, seen {one.seen}") for one in found[:MOST_PICTURES]
             ]
         return self._answered(found, refused, pictures)
 

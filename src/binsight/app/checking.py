@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from binsight.app.survey import QUANTITY_NAMES
-from binsight.audit import checked_quantity, disagreement, is_in_interval
-from binsight.counting import interval_in_words
+from binsight.audit import checked_quantity, disagreement, is_in_interval, is_likeliest
+from binsight.counting import interval_in_words, likeliest_in_words
 from binsight.data.source import Picture, Refusal
 from binsight.errors import BadImage, BadSettings, BadSource
 from binsight.records import Count
@@ -32,15 +32,20 @@ class Checked:
     @property
     def verdict(self) -> str:
         """In one or two words, for a table."""
-        if self.recorded == self.count.value:
+        if is_likeliest(self.count, self.recorded):
             return "agrees"
         return "may agree" if is_in_interval(self.count, self.recorded) else "disagrees"
 
     @property
-    def row(self) -> tuple[str, int, int, str, float, str, str]:
+    def seen(self) -> str:
+        """What the photo most likely shows."""
+        return likeliest_in_words(self.count)
+
+    @property
+    def row(self) -> tuple[str, int, str, str, float, str, str]:
         """As `COLUMNS` name it."""
-        seen = self.count
-        return self.id, self.recorded, seen.value, self.verdict, round(self.disagreement, 3), interval_in_words(seen), self.uri
+        interval = interval_in_words(self.count)
+        return self.id, self.recorded, self.seen, self.verdict, round(self.disagreement, 3), interval, self.uri
 
 
 def quantity_column(pictures: Sequence[Picture], asked_for: str) -> str:

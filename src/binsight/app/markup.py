@@ -32,11 +32,12 @@ def fields(rows: Sequence[tuple[str, str]], title: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str) -> str:
-    """A table with a heading for each column; wide ones scroll by themselves."""
+    """A table with a heading for each column; wide ones scroll by themselves, beneath their title."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
     body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    whole = f'<table class="rows"><caption>{escape(title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="wide" tabindex="0" role="region" aria-label="{escape(title)}">{whole}</div>' if rows else ""
+    whole = f'<table class="rows"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    wide = f'<div class="wide" tabindex="0" role="region" aria-label="{escape(title)}">{whole}</div>'
+    return f'<p class="title">{escape(title)}</p>{wide}' if rows else ""
 
 
 def bars(shares: Sequence[tuple[str, float]], title: str, *, marked: int | None, mark: str) -> str:

@@ -7,6 +7,8 @@ import gradio as gr
 _FONTS = ("ui-sans-serif", "system-ui", "sans-serif")
 _MONO = ("ui-monospace", "monospace")
 
+# Gradio puts the names of its page's frame before each selector and after each comma, those within `:is(a, b)` too, where they
+# make it match nothing and weigh more: so none is written here.
 CSS = """
 #title h1 { font-size: 1.5rem; font-weight: 700; margin: 0; }
 #title p { color: var(--body-text-color-subdued); margin: 0; }
@@ -15,7 +17,7 @@ CSS = """
 .said.failed, .said.bad { border-left: 4px solid #c9372c; padding-left: 0.6rem; }
 .said.good { border-left: 4px solid #17834f; padding-left: 0.6rem; }
 
-#check-said { min-height: 8.5rem; }
+#check-said:has(.wrap.full:not(.hide)) { min-height: 8.5rem; }
 #check-said .wrap.full:not(.hide) { height: 8.5rem !important; background: var(--body-background-fill) !important; }
 
 .gallery-container .grid-wrap { min-height: 0 !important; max-height: none !important; overflow: visible; }
@@ -36,8 +38,9 @@ CSS = """
 }
 
 table.record, table.rows { border-collapse: collapse; width: 100%; font-size: 0.95rem; border: 0 !important; }
-table.record :is(thead, tbody, tr), table.rows :is(thead, tbody, tr) { border: 0 !important; }
-table.record caption, table.rows caption { text-align: left; font-weight: 600; padding: 0.3rem 0; }
+table.record tbody, table.record tr, table.rows thead, table.rows tbody, table.rows tr { border: 0 !important; }
+table.record caption { text-align: left; font-weight: 600; padding: 0.3rem 0; }
+p.title { font-size: 0.95rem; font-weight: 600; margin: 0; padding: 0.3rem 0; }
 table.record th, table.record td, table.rows th, table.rows td {
   border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important;
   padding: 0.35rem 0.5rem !important; text-align: left; vertical-align: top;
@@ -46,18 +49,17 @@ table.record td { overflow-wrap: anywhere; }
 table.record th { width: 30%; font-weight: 500; color: var(--body-text-color-subdued); }
 table.bars { width: 100%; border-collapse: collapse; border: 0 !important; font-size: 0.95rem; }
 table.bars caption { text-align: left; font-weight: 600; padding: 0.3rem 0; }
-table.bars :is(tbody, tr, th, td) { border: 0 !important; background: none !important; }
+table.bars tbody, table.bars tr, table.bars th, table.bars td { border: 0 !important; background: none !important; }
 table.bars th { width: 7.5rem; padding: 0.1rem 0.5rem !important; font-weight: 500; text-align: right; white-space: nowrap; }
 table.bars td { padding: 0.1rem 0.5rem !important; }
 table.bars td > div { display: flex; align-items: center; gap: 0.5rem; }
 table.bars td span { flex: none; height: 1.1rem; min-width: 1px; max-width: calc(100% - 3.5rem); background: #3f74bd; }
-table.bars tr.marked :is(th, td) { font-weight: 700; }
+table.bars tr.marked th, table.bars tr.marked td { font-weight: 700; }
 table.bars tr.marked span { background: #b45309; }
-table.rows th, table.rows td { white-space: nowrap; }  /* not :is(th, td): Gradio would split it at the comma */
-table.rows td:last-child { white-space: normal; min-width: 12rem; overflow-wrap: anywhere; }
-#find-rows table.rows td:nth-child(2) { white-space: normal; min-width: 5rem; overflow-wrap: anywhere; }
-#find-rows table.rows td:last-child { min-width: 8rem; }
-#check-rows table.rows td:is(:first-child, :last-child) { white-space: normal; min-width: 6rem; overflow-wrap: anywhere; }
+table.rows th { white-space: nowrap; }
+table.rows td:last-child, #check-rows table.rows td:first-child, #find-rows table.rows td:nth-child(2) {
+  min-width: 6rem; overflow-wrap: anywhere;
+}
 .wide { overflow: auto; max-height: 75vh; }
 
 @media (max-width: 520px) {
@@ -70,7 +72,8 @@ button:focus-visible, [tabindex]:focus-visible { outline: 3px solid var(--color-
 _FRAME = "<style>@media (max-width: 520px) { .gradio-container .main.app { padding: 0.75rem !important; } }</style>"
 
 # Gradio names every picture of a gallery "Thumbnail 3 of 12", its upload buttons all alike, and its examples not at all. And a
-# sentence is read out when it changes only where its place is known as one that changes before it does.
+# sentence is read out when it changes only where its place is known as one that changes before it does. That a slider was moved
+# is told when a pointer lets go of it, and not when a key does.
 _NAMES = """<script>
 (() => {
   const spoken = ["find-said", "find-record", "count-said", "count-books", "check-said", "store-said"];
@@ -92,6 +95,9 @@ _NAMES = """<script>
   let isDue = false;
   const soon = () => { if (!isDue) { isDue = true; requestAnimationFrame(() => { isDue = false; tell(); }); } };
   const seen = { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["aria-label"] };
+  addEventListener("keyup", (event) => {
+    if (event.target.type === "range") event.target.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
+  });
   new MutationObserver(soon).observe(document.documentElement, seen);
 })();
 </script>"""

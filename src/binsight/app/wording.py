@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from binsight.app.survey import Survey, value_text
-from binsight.audit import disagreement, is_in_interval
+from binsight.audit import disagreement, is_in_interval, is_likeliest
 from binsight.counting import interval_in_words
 from binsight.errors import BadImage, BinsightError, WrongUse
 from binsight.origin import source_of
@@ -19,7 +19,6 @@ Rows = list[tuple[str, str]]
 _LONGEST_CELL = 2000
 _HIDDEN = ("path",)  # of a store's details: where the server keeps its files is no visitor's business
 _FOLDERS = re.compile(r"(?<![\w:/.])/(?:[^\s/'\":;,]+/)+")  # of a path of this machine, before its last part
-_LIKELY = 0.5  # of P(recorded), from which on a count supports the books
 
 
 def caption(match: Match, survey: Survey) -> str:
@@ -72,17 +71,32 @@ def _ranking(matches: Sequence[Match]) -> str:
 
 
 def record_rows(item: Item) -> Rows:
-    """An item's record as (field, value): the id, then its fields, then the file it came from."""
+    """An item's record as (field, value): the id, then its fields, then the file it came from, unless `path` says so."""
     rows = [("id", item.id)]
     rows += [(name, _cell(value)) for name, value in item.metadata.items() if name != SOURCE_KEY]
     uri = source_of(item).get("uri")
-    return [*rows, ("picture", uri)] if isinstance(uri, str) else rows
+    return [*rows, ("picture", uri)] if isinstance(uri, str) and uri != item.metadata.get("path") else rows
 
 
 def _cell(value: object) -> str:
-    text = value_text(value)
-    told = text if text is not None else "–" if value is None else json.dumps(value, ensure_ascii=False)
+    """A value as a visitor reads it: lists without brackets, what lies in them as `name value, name value`.
+
+    >>> _cell([{"asin": "B0", "quantity": 1}, {"asin": "B1"}])
+    'asin B0, quantity 1; asin B1'
+    """
+    told = _in_words(value)
     return told if len(told) <= _LONGEST_CELL else told[: _LONGEST_CELL - 1] + "…"
+
+
+def _in_words(value: object, levels: int = 2) -> str:
+    """levels: of lists and objects in one another; what lies deeper is shown as JSON."""
+    if isinstance(value, dict) and levels:
+        return ", ".join(f"{name} {_in_words(one, levels - 1)}" for name, one in value.items())
+    if isinstance(value, list) and levels:
+        between = "; " if any(isinstance(one, dict | list) for one in value) else ", "
+        return between.join(_in_words(one, levels - 1) for one in value)
+    text = value_text(value)
+    return text if text is not None else "–" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def match_rows(matches: Sequence[Match]) -> list[tuple[str, str, str]]:
@@ -97,7 +111,10 @@ def said_of_count(count: Count) -> str:
     """A count in a sentence."""
     items = "1 item" if count.value == 1 else f"{count.value} items"
     sure = count.probabilities[count.value]
-    return f"The photo most likely shows {items} ({sure:.0%} sure); the interval is {interval_in_words(count)}."
+    told = f"{items} ({sure:.0%} sure)"
+    if count.more > sure:
+        told = f"more than {len(count.probabilities) - 1} items ({count.more:.0%} sure), else {items} ({sure:.0%})"
+    return f"The photo most likely shows {told}; the interval is {interval_in_words(count)}."
 
 
 def said_of_books(count: Count, recorded: int) -> str:
@@ -105,7 +122,7 @@ def said_of_books(count: Count, recorded: int) -> str:
     chance = 1 - disagreement(count, recorded)
     most = len(count.probabilities) - 1
     told = f"{recorded} (or any number above {most})" if recorded > most else str(recorded)
-    if recorded == count.value or chance >= _LIKELY:
+    if is_likeliest(count, recorded):
         return f"They agree: the books say {recorded}, and the photo shows {told} with a probability of {chance:.0%}."
     if is_in_interval(count, recorded):
         return f"They may agree: the books say {recorded}, which the interval holds, with a probability of {chance:.0%}."
@@ -128,13 +145,7 @@ def store_rows(info: StoreInfo, name: str) -> Rows:
         ("fingerprint", info.fingerprint),
         ("made", info.created or "not known"),
     ]
-    return rows + [(one.replace("_", " "), _told(value)) for one, value in info.detail.items() if one not in _HIDDEN]
-
-
-def _told(detail: object) -> str:
-    if isinstance(detail, dict):
-        return ", ".join(f"{name} {_cell(value)}" for name, value in detail.items())
-    return _cell(detail)
+    return rows + [(one.replace("_", " "), _cell(value)) for one, value in info.detail.items() if one not in _HIDDEN]
 
 
 def sentence_of(error: BinsightError | OSError) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from binsight.cli.menu import Menu
 from binsight.cli.output import print_json, print_table, progress_on_stderr, say
 from binsight.data.abid import BUCKET
 from binsight.data.fetch import checked_stems, fetch, stems_of_list, stems_of_range
@@ -17,7 +18,7 @@ from binsight.data.splits import Leak, Split, checked_fractions, leak, make_spli
 from binsight.errors import BadSettings
 
 app = typer.Typer(
-    help="Fetch labelled pictures, split them, and see what is in them.", no_args_is_help=True, rich_markup_mode=None
+    cls=Menu, help="Fetch labelled pictures, split them, and see what is in them.", no_args_is_help=True, rich_markup_mode=None
 )
 
 Source = Annotated[

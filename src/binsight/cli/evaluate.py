@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from binsight import evaluation, evaluation_files
+from binsight.cli.menu import Menu
 from binsight.cli.output import print_json, print_table, progress_on_stderr, say
 from binsight.data.labelled import LabelledSet, open_labelled
 from binsight.data.splits import read_split
@@ -20,7 +21,10 @@ from binsight.settings import Settings
 from binsight.wiring import encoder_for
 
 app = typer.Typer(
-    help="Measure a model on labelled pictures that it was not trained on.", no_args_is_help=True, rich_markup_mode=None
+    cls=Menu,
+    help="Measure a model on labelled pictures that it was not trained on.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 _SHOWN = 10  # refused pictures named on stderr; the report names all

@@ -12,10 +12,12 @@ from binsight import __version__
 from binsight.cli import app as screens
 from binsight.cli import count, data, demo, evaluate, export, index, join, search, serve, store, train, tune
 from binsight.cli.entry import run_app
+from binsight.cli.menu import Menu
 from binsight.cli.output import log_to_stderr
 
 app = typer.Typer(
     name="binsight",
+    cls=Menu,
     help="From a photo of a bin or a part: what it is. Index pictures into a store, search with a picture.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

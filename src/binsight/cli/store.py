@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from binsight.cli.menu import Menu
 from binsight.cli.output import print_json, print_table, progress_on_stderr, say, show, told
 from binsight.cli.replace import alias, reembed_store
 from binsight.documents import info_json
@@ -14,7 +15,7 @@ from binsight.records import Item, Metadata, StoreInfo
 from binsight.store import check_kept, open_store
 from binsight.store.copy import copy_items
 
-app = typer.Typer(help="Look into a store and look after it.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(cls=Menu, help="Look into a store and look after it.", no_args_is_help=True, rich_markup_mode=None)
 app.command("alias")(alias)
 app.command("reembed")(reembed_store)
 

@@ -76,6 +76,8 @@ def read_bins(
             del records[photo]
     alone = len(known.difference(stems))
     notes = [Refusal(METADATA, f"{alone:,} metadata files have no photo in {IMAGES}")] if alone else []
+    inner = [name for name in files.folders(IMAGES) if not name.startswith(".")]
+    notes += [Refusal(f"{IMAGES}/{name}", f"a folder, which is not looked into; want its photos in {IMAGES}") for name in inner]
     return ReadBins(dict(sorted(records.items())), sorted(refused, key=lambda one: one.path), notes)
 
 

@@ -41,9 +41,9 @@ class Files(ABC):
     def names(self, folder: str) -> list[str] | None:
         """Names of the files directly in a folder, sorted; None when there is no such folder."""
 
-    def folders(self) -> list[str]:
-        """Names of the folders directly below the root, sorted; none where only files have names, as in a bucket."""
-        return []
+    @abstractmethod
+    def folders(self, folder: str = "") -> list[str]:
+        """Names of the folders directly in a folder, sorted; those of a bucket are what the names of its objects begin with."""
 
     @abstractmethod
     def pictures(self) -> list[str]:
@@ -118,8 +118,8 @@ class LocalFiles(Files):
         except OSError as error:
             raise BadSource(f"cannot read the folder {path}: {error.strerror}") from error
 
-    def folders(self) -> list[str]:
-        with os.scandir(self._path) as entries:
+    def folders(self, folder: str = "") -> list[str]:
+        with os.scandir(self._path / folder) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
     def pictures(self) -> list[str]:
@@ -177,15 +177,22 @@ class S3Files(Files):
         self._retries.give_up()
 
     def names(self, folder: str) -> list[str] | None:
+        found = self._listed(folder)
+        return [name for name, kind in found if kind == "file"] if found else None
+
+    def folders(self, folder: str = "") -> list[str]:
+        return [name for name, kind in self._listed(folder) if kind == "directory"]
+
+    def _listed(self, folder: str) -> list[tuple[str, str]]:
+        """(name, kind) of what lies directly in a folder, sorted."""
         base = f"{self._prefix}/{folder}".rstrip("/")
         try:
             found = self._retries.call(lambda: self._system.ls(base, detail=True, refresh=True))
         except FileNotFoundError:
-            return None
+            return []
         except Exception as error:
             raise self._unreachable(error) from error
-        files = [one["name"] for one in found if one["type"] == "file" and one["name"] != base]
-        return sorted(name[len(base) + 1 :] for name in files if name[len(base) + 1 :]) if found else None
+        return sorted((name, one["type"]) for one in found if (name := one["name"][len(base) + 1 :].rstrip("/")))
 
     def pictures(self) -> list[str]:
         uris = self.stamps()

@@ -28,6 +28,7 @@ Command: TypeAlias = tuple[Any, ...]  # name and arguments: text, bytes, numbers
 Reply: TypeAlias = Any  # whatever Redis answers
 FIRST_VERSION = (8, 0)
 NEEDED = "VSIM"  # of the commands, the one that no older server has
+_NEXT = "see that a Redis 8 server runs there, or correct the host and port of the store's URL"
 _PASSING = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
@@ -143,7 +144,7 @@ class RedisLink:
                 if (
                     pause and time.monotonic() + pause > deadline
                 ):  # once at least: the server may have closed an idle connection
-                    raise StoreUnavailable(f"{self._url.shown} cannot be reached: {_told(error)}") from error
+                    raise StoreUnavailable(f"{self._url.shown} cannot be reached: {_told(error)}; {_NEXT}") from error
                 time.sleep(pause)
                 pause = min(max(2 * pause, 0.02), 1.0)
                 self._look_again()
@@ -228,4 +229,4 @@ class RedisLink:
 
 
 def _told(error: Exception) -> str:
-    return str(error).strip() or type(error).__name__
+    return str(error).strip().rstrip(".") or type(error).__name__
