@@ -19,13 +19,12 @@ from tests.fakes import paint
 
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")  # a green picture with a moving disc
 PHONE: ViewportSize = {"width": 390, "height": 844}
-expect.set_options(timeout=30_000)  # on a busy machine
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     program = chromium()
-    expect.set_options(timeout=20_000)  # the model's first answer takes more than 5 s where many tests run at once
+    expect.set_options(timeout=30_000)  # the model's first answer takes more than 5 s where many tests run at once
     with sync_playwright() as play:
         running = play.chromium.launch(
             executable_path=program, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *CAMERA]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -154,12 +156,35 @@ assert set(range(0, 5, 2)) <= set(found.ravel().tolist())
 
 def test_a_long_filter_ends_when_nobody_waits_for_its_answer_and_others_are_answered(tmp_path: Path) -> None:
     """900 tests of 20,000 items took 23 s, in which no other search was answered, also after its caller's deadline."""
-    store = filled(tmp_path / "s", curved(500, 1))
-    long = " and ".join(f"not n > '{number}'" for number in range(700))
-    given_up = threading.Event()
-    given_up.set()
-    for ask in (lambda: store.query(curved(1, 2), where=long), lambda: list(store.scan(long))):
+    store = filled(tmp_path / "s", curved(3000, 1))
+    long = " and ".join(f"not n > '{number}'" for number in range(900))
+    for ask in (lambda: store.query(curved(1, 2), where=long), lambda: list(store.scan(f"not ({long})"))):
+        given_up = threading.Event()
+        threading.Timer(0.1, given_up.set).start()
         with until(given_up), pytest.raises(StoreUnavailable, match="nobody waits for the answer any more"):
             ask()
     assert len(store.query(curved(1, 2), k=10, where=long)[0]) == 10
     store.close()
+
+
+def test_others_are_let_at_the_table_while_a_long_filter_looks_through_it(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s", curved(2000, 1))
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(store.query, curved(1, 2), k=10, where=" and ".join(f"not n > '{n}'" for n in range(900)))
+        waited = []
+        while not looking.done():
+            began = time.perf_counter()
+            assert len(store.query(curved(1, 3), k=1)[0]) == 1
+            waited.append(time.perf_counter() - began)
+    assert len(looking.result()[0]) == 10
+    assert len(waited) > 5  # whole answers, while that one looked
+    assert sum(waited) / len(waited) < 0.5
+    store.close()
+
+
+def test_a_filter_sees_every_row_once_in_many_stretches(tmp_path: Path) -> None:
+    with open_store(tmp_path / "s", create=INFO) as store:
+        store.upsert([Item(str(row), {"n": row}) for row in range(1000)], curved(1000, 1))
+        store.delete([str(row) for row in range(0, 1000, 3)])
+        found = store.query(curved(1, 2), k=1000, where="n >= 100")[0]
+        assert sorted(int(match.item.id) for match in found) == [row for row in range(100, 1000) if row % 3]

@@ -65,7 +65,7 @@ async def search(request: Request) -> Response:
             _note_absent_fields(request, service, answer.matches, query.where)
             return _json(answer_json(answer, took_ms))
 
-        return HeldAnswer(await service.read(answered), server.answers)
+        return HeldAnswer(await service.read(answered, with_filter=query.where is not None), server.answers)
 
 
 @routes.post(
@@ -265,7 +265,8 @@ async def _found(request: Request, server: Server, service: Service, form: Form,
             document = answer_json(Answer(above(matches, choice.min_score), told.count), took_ms)
             return _json(document | {"labels": told.labels} if with_labels else document)
 
-        return HeldAnswer(await service.read(answered, of_picture=True), server.answers)
+        found = await service.read(answered, of_picture=True, with_filter=choice.where is not None)
+        return HeldAnswer(found, server.answers)
 
 
 def _note_absent_fields(request: Request, service: Service, matches: Sequence[Match], where: str | None) -> None:

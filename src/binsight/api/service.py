@@ -23,6 +23,7 @@ from binsight.store.base import VectorStore
 
 T = TypeVar("T")
 _READERS = 4  # threads that ask the store
+_FILTERERS = 2  # and others that ask it with a filter, which may take long
 _WRITERS = 16  # threads that change it: a shared server syncs together what arrives together
 _WARM_SIZES = (1, 2, 4, 8, 16)
 _DECODING_BYTES = 160 * 2**20  # of pictures that are decoded at the same time
@@ -57,6 +58,7 @@ class Service:
         warm_up(encoder, settings)
         self._decoders = ThreadPoolExecutor(settings.workers, thread_name_prefix="decode")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="search")
+        self._filterers = ThreadPoolExecutor(_FILTERERS, thread_name_prefix="filter")
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="write")
         self._reach = Reach(lambda: store.expect(encoder.info))
         self._is_shared = store.info.detail.get("kind") == "redis"
@@ -75,9 +77,10 @@ class Service:
         took_ms["model"] = 1000 * (perf_counter() - decoded)
         return answer
 
-    async def read(self, call: Callable[[], T], *, of_picture: bool = False) -> T:
+    async def read(self, call: Callable[[], T], *, of_picture: bool = False, with_filter: bool = False) -> T:
         """A call that asks the store, in one of its threads. of_picture: for a picture that has passed the model already."""
-        return await self._in_thread(self._readers, "search", call, self._picture_calls if of_picture else self._calls)
+        pool, places = self._filterers if with_filter else self._readers, self._picture_calls if of_picture else self._calls
+        return await self._in_thread(pool, "search", call, places)
 
     async def write(self, call: Callable[[], T], *, of_picture: bool = False) -> T:
         """A call that changes the store. Once begun it ends, even if nobody waits for it."""
@@ -99,6 +102,7 @@ class Service:
         self._batcher.close()
         self._reach.close()
         self._readers.shutdown()
+        self._filterers.shutdown()
         self._writers.shutdown()
         self.store.close()
 

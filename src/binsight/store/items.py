@@ -243,22 +243,26 @@ class ItemTable:
     @contextmanager
     def _while_wanted(self) -> Iterator[None]:
         """A look at every item, which a long filter makes long: StoreUnavailable once nobody waits for it any more."""
+        why = f"{self._path}: nobody waits for the answer any more"
+        if is_given_up():
+            raise StoreUnavailable(why)
         with self.lock:
             self._db.set_progress_handler(is_given_up, _STEPS)
             try:
                 yield
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
-                    raise StoreUnavailable(f"{self._path}: nobody waits for the answer any more") from error
+                    raise StoreUnavailable(why) from error
                 raise
             finally:
                 self._db.set_progress_handler(None, 0)
 
-    def rows_where(self, where: Filter | None) -> NDArray[np.int64]:
-        """The rows that count and that the filter lets through, ascending."""
+    def rows_where(self, where: Filter | None, first: int, end: int) -> NDArray[np.int64]:
+        """Of the rows from `first` to before `end` those that count and that the filter lets through, ascending."""
         sql, values = where.to_sql("metadata") if where is not None else ("1", [])
         with self._while_wanted():
-            found = self._db.execute(f"SELECT row FROM items WHERE {sql}", values)  # noqa: S608, compiled by Filter
+            query = f"SELECT row FROM items WHERE row >= ? AND row < ? AND {sql}"  # noqa: S608, compiled by Filter
+            found = self._db.execute(query, (first, end, *values))
             rows = np.fromiter((row for (row,) in found), dtype=np.int64)
         rows.sort()
         return rows

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter, sleep
 from typing import final
 
 import numpy as np
@@ -50,6 +51,8 @@ from binsight.store.opening import (
     write_empty,
 )
 from binsight.vectors import Vectors
+
+_STRETCH_S, _LEAST_STRETCH = 0.05, 64  # for how long, and at how many rows at least, a filter looks before others may
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -297,11 +300,23 @@ class VectorLog:
             return self._table.rows_of(ids)
 
     def rows_where(self, snapshot: Snapshot, where: Filter | None) -> NDArray[np.int64]:
-        """The rows of a snapshot that count and that the filter lets through, ascending. Raises GenerationMoved."""
-        with self._of_generation(snapshot), self._table.reading():
-            if self._table.state().seq != snapshot.state.seq:
-                raise GenerationMoved  # an item that was replaced since has neither its old row nor one of the snapshot's
-            return self._table.rows_where(where)
+        """The rows of a snapshot that count and that the filter lets through, ascending. Raises GenerationMoved.
+
+        Looked for in stretches, between which others are let at the table: a long filter takes a millisecond for each item.
+        """
+        found, first, size = [np.empty(0, np.int64)], 0, _LEAST_STRETCH
+        while first < snapshot.state.rows:
+            with self._of_generation(snapshot), self._table.reading():
+                if self._table.state().seq != snapshot.state.seq:
+                    raise GenerationMoved  # an item that was replaced since has neither its old row nor one of the snapshot's
+                began = perf_counter()
+                found.append(self._table.rows_where(where, first, first + size))
+                took_s = perf_counter() - began
+            first += size
+            size = max(_LEAST_STRETCH, int(size * min(8.0, _STRETCH_S / max(took_s, 1e-6))))
+            if took_s > _STRETCH_S / 4:
+                sleep(_STRETCH_S / 20)  # a lock that is taken again at once is taken before who waits for it wakes up
+        return np.concatenate(found)
 
     @contextmanager
     def _of_generation(self, snapshot: Snapshot) -> Iterator[None]:
