@@ -272,6 +272,34 @@ def test_slow_uploads_time_out_and_do_not_hold_up_others(model: Path, shared_cac
                 one.close()
 
 
+def test_large_uploads_that_stall_give_their_places_back(model: Path, shared_cache: Path, tmp_path: Path) -> None:
+    """R10: two that sent nearly all kept everybody else's pictures out until the deadline; a trickle is a stall, too."""
+    with Process(
+        "--store", tmp_path / "s.store", "--model", model, cache=shared_cache, api_max_upload_bytes=2**22, api_deadline_s=60.0
+    ) as running:
+        port = httpx.URL(running.url).port or 0
+        begin = head(f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {2**22}")
+        start = b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n'
+        slow = [socket.create_connection(("127.0.0.1", port), timeout=40) for _ in range(2)]
+        try:
+            for one in slow:
+                one.sendall(begin + start + bytes(2**22 - 1000))
+            wait_until(
+                lambda: httpx.post(f"{running.url}/v1/count", files={"image": picture(1)}).status_code == 503, timeout_s=5
+            )
+            slow[0].sendall(b"a crumb")
+            began = time.perf_counter()
+            wait_until(
+                lambda: httpx.post(f"{running.url}/v1/count", files={"image": picture(1)}).status_code == 200, timeout_s=30
+            )
+            assert time.perf_counter() - began < 20
+            for one in slow:
+                assert one.recv(100).startswith(b"HTTP/1.1 408 ")
+        finally:
+            for one in slow:
+                one.close()
+
+
 def test_clients_that_do_not_read_large_answers_hold_little_and_not_for_long(
     model: Path, shared_cache: Path, tmp_path: Path
 ) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from typing import final
@@ -13,12 +14,18 @@ from starlette.requests import Request
 
 from binsight.api.places import Places
 from binsight.api.problems import HttpProblem, too_large
+from binsight.errors import Overloaded
 
 JSON_TYPE = "application/json"
 FORM_TYPE = "multipart/form-data"
 MOST_PARTS = 64  # of a form: the pictures of a batch, and a few fields
 MOST_TEXT_BYTES = 8 * 2**20  # of all fields together that are no pictures, and of a JSON body of many items
 FILE_FIELD = "image"
+_LARGE_BYTES, _LEAST_BYTES, _STALLED_S = (
+    2**20,
+    2**16,
+    5.0,
+)  # a body of more brings so much in that time, or gives its place back
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,8 @@ class Bodies:
         """The body of a request, JSON as bytes or a Form, for the time of the `with`.
 
         most_json: bytes of a JSON body.
-        Raises HttpProblem: 413 too large or too many parts, 415 another type, 400 a broken form, 503 too much is held already.
+        Raises HttpProblem: 413 too large or too many parts, 415 another type, 400 a broken form, 408 a large one that stalls,
+        503 too much is held already.
         """
         coding = request.headers.get("content-encoding", "identity")
         if coding.strip().lower() not in ("", "identity"):
@@ -59,11 +67,12 @@ class Bodies:
         counted = _Counted(self, request, most_json if kind == JSON_TYPE.encode() else self.most_bytes)
         try:
             if kind == JSON_TYPE.encode():
-                yield b"".join([chunk async for chunk in counted.chunks()])
+                parts: list[bytes] = []
+                await counted.hand_on(parts.append)
+                yield b"".join(parts)
             elif kind == FORM_TYPE.encode():
                 with closing(_FormReader(options.get(b"boundary", b""))) as reader:
-                    async for chunk in counted.chunks():
-                        reader.write(chunk)
+                    await counted.hand_on(reader.write)
                     form = reader.form()
                 yield form
             else:
@@ -82,16 +91,28 @@ class _Counted:
         self._held = bodies.held
         self._came = 0
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def hand_on(self, take: Callable[[bytes], object]) -> None:
         declared = self._request.headers.get("content-length", "")
         if declared.isascii() and declared.isdigit() and int(declared[:20]) > self._most:
             raise self._too_large()
-        async for chunk in self._request.stream():
-            if self._came + len(chunk) > self._most:
-                raise self._too_large()
-            self._held.take(len(chunk))
-            self._came += len(chunk)
-            yield chunk
+        clock, brought = asyncio.get_running_loop().time, 0
+        try:
+            async with asyncio.timeout(None) as patience:
+                async for chunk in self._request.stream():
+                    if self._came + len(chunk) > self._most:
+                        raise self._too_large()
+                    self._held.take(len(chunk))
+                    self._came += len(chunk)
+                    brought += len(chunk)
+                    if self._came > _LARGE_BYTES and (patience.when() is None or brought >= _LEAST_BYTES):
+                        patience.reschedule(clock() + _STALLED_S)
+                        brought = 0
+                    take(chunk)
+        except TimeoutError as error:
+            detail = (
+                f"a body of more than {_LARGE_BYTES:,} bytes has to bring {_LEAST_BYTES:,} in {_STALLED_S:g} s; send it again"
+            )
+            raise HttpProblem(408, detail, name=Overloaded.__name__) from error
 
     def give_back(self) -> None:
         self._held.give_back(self._came)
