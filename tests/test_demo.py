@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -106,7 +107,7 @@ def test_the_command_tells_counts_beside_the_constant_answer_over_an_earlier_dem
     made, run = [], demo.run
 
     def small(folder: Path, **asked: Any) -> DemoReport:
-        made.append(run(folder, bins=5, views=1, **asked))
+        made.append(run(folder, bins=5, views=1, **asked | {"recipe": replace(asked["recipe"], part_views=2)}))
         return made[0]
 
     monkeypatch.setattr(demo, "run", small)

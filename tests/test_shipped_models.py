@@ -44,7 +44,7 @@ def test_a_model_is_whole_and_names_its_licence(folder: Path, caplog: pytest.Log
 @pytest.mark.real_data
 @pytest.mark.parametrize("folder", MODELS, ids=lambda path: path.name)
 def test_it_counts_better_than_any_constant_answer_and_still_knows_parts(folder: Path, data_folder: Path) -> None:
-    """On the test part of its own split, and on half of the PC parts, of which it has seen none."""
+    """On the test part of its own split, and on a quarter of the PC parts, of which it has seen none."""
     encoder = load_encoder(str(folder))
     bins = open_labelled(str(data_folder / "abid"))
     split = make_split(bins, fractions=(90, 5, 5), seed=1)
@@ -57,7 +57,7 @@ def test_it_counts_better_than_any_constant_answer_and_still_knows_parts(folder:
     assert not found["collapse"]["collapsed"]
     parts = open_labelled(str(data_folder / "pc_parts"))
     assert (
-        evaluate_retrieval(Job(encoder, parts, make_split(parts, by="random", fractions=(50, 50)))).report["recall@1"] >= 0.65
+        evaluate_retrieval(Job(encoder, parts, make_split(parts, by="random", fractions=(75, 25)))).report["recall@1"] >= 0.65
     )
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 import binsight
 from binsight.checkpoint import open_folder
 from binsight.encoder import load_encoder
-from binsight.errors import BadSettings, TrainingDiverged
+from binsight.errors import BadSettings, CannotBeDone, TrainingDiverged
 from binsight.network import load as load_network
 from binsight.preprocess import Preprocess
 from binsight.train.config import TrainConfig
@@ -373,6 +373,28 @@ def test_two_processes_learn_what_one_does(counts: dict[str, Any], tmp_path: Pat
         torch.testing.assert_close(value, other[name], rtol=1e-3, atol=2e-4, msg=name)
     assert two.warnings == one.warnings
     assert two.figures["count_nll"] == pytest.approx(one.figures["count_nll"], rel=1e-2)
+
+
+class Kill(lightning.Callback):
+    """Ends the second process in the third epoch, as the kernel does where memory is short."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if (trainer.current_epoch, trainer.global_rank) == (2, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.torture
+def test_two_processes_one_of_which_was_killed_go_on_and_end_as_undisturbed(counts: dict[str, Any], tmp_path: Path) -> None:
+    options: dict[str, Any] = {"epochs": 4, "devices": 2, "warmup": 0.2}
+    whole, killed = settings(counts, tmp_path / "whole", **options), settings(counts, tmp_path / "killed", **options)
+    report = train(whole)
+    with pytest.raises(CannotBeDone, match=r"a process of the training was ended by SIGKILL: .* Go on with --resume"):
+        train(killed, callbacks=(Kill(),))
+    assert [one["epoch"] for one in saved(killed)["history"]] == [0, 1]
+    assert not killed.out.exists()
+    resumed = train(killed, resume=True)
+    assert_same(weights_of(whole), weights_of(killed))
+    assert (resumed.history, resumed.fingerprint) == (report.history, report.fingerprint)
 
 
 def test_an_error_of_a_spawned_process_is_the_error_it_was(

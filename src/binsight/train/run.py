@@ -19,7 +19,7 @@ import timm
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from binsight import checkpoint, errors
 from binsight.backbone import random_config
@@ -406,6 +406,9 @@ def _fit(trainer: lightning.Trainer, module: BinModule, data: BinData, start_at:
         if kind is None:
             raise
         raise kind(message) from error
+    except ProcessExitedException as error:
+        how = error.signal_name or f"exit code {error.exit_code}"
+        raise CannotBeDone(f"a process of the training was ended by {how}: was memory short? Go on with --resume") from error
 
 
 @contextmanager
