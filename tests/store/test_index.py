@@ -168,7 +168,7 @@ def test_a_long_filter_ends_when_nobody_waits_for_its_answer_and_others_are_answ
 
 
 def test_others_are_let_at_the_table_while_a_long_filter_looks_through_it(tmp_path: Path) -> None:
-    store = filled(tmp_path / "s", curved(2000, 1))
+    store = filled(tmp_path / "s", curved(5000, 1))
     with ThreadPoolExecutor(1) as pool:
         looking = pool.submit(store.query, curved(1, 2), k=10, where=" and ".join(f"not n > '{n}'" for n in range(900)))
         waited = []

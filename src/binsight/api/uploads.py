@@ -21,11 +21,8 @@ FORM_TYPE = "multipart/form-data"
 MOST_PARTS = 64  # of a form: the pictures of a batch, and a few fields
 MOST_TEXT_BYTES = 8 * 2**20  # of all fields together that are no pictures, and of a JSON body of many items
 FILE_FIELD = "image"
-_LARGE_BYTES, _LEAST_BYTES, _STALLED_S = (
-    2**20,
-    2**16,
-    5.0,
-)  # a body of more brings so much in that time, or gives its place back
+_LARGE_BYTES = 2**20  # a body of more gives its place back
+_LEAST_BYTES, _STALLED_S = 2**16, 5.0  # when it brings less in that time
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +89,7 @@ class _Counted:
         self._came = 0
 
     async def hand_on(self, take: Callable[[bytes], object]) -> None:
+        """Give each chunk to `take` as it comes."""
         declared = self._request.headers.get("content-length", "")
         if declared.isascii() and declared.isdigit() and int(declared[:20]) > self._most:
             raise self._too_large()

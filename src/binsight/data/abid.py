@@ -56,7 +56,8 @@ def read_bins(
 
     Raises BadSource when there is no `bin-images` or no photo in it.
     """
-    photos = [name for name in files.names(IMAGES) or () if _is_photo(name)]
+    names, inner = files.listed(IMAGES) or ([], [])
+    photos = [name for name in names if _is_photo(name)]
     images = [name for name in photos if name.endswith(".jpg")]
     if not images:
         raise BadSource(f"no photo in {files.root}/{IMAGES}; want {IMAGES}/STEM.jpg and {METADATA}/STEM.json")
@@ -76,8 +77,8 @@ def read_bins(
             del records[photo]
     alone = len(known.difference(stems))
     notes = [Refusal(METADATA, f"{alone:,} metadata files have no photo in {IMAGES}")] if alone else []
-    inner = [name for name in files.folders(IMAGES) if not name.startswith(".")]
-    notes += [Refusal(f"{IMAGES}/{name}", f"a folder, which is not looked into; want its photos in {IMAGES}") for name in inner]
+    why = f"a folder, which is not looked into; want its photos in {IMAGES}"
+    notes += [Refusal(f"{IMAGES}/{name}", why) for name in inner if not name.startswith(".")]
     return ReadBins(dict(sorted(records.items())), sorted(refused, key=lambda one: one.path), notes)
 
 

@@ -38,12 +38,16 @@ class Files(ABC):
         """Try no failed request again: whoever wanted it is gone."""
 
     @abstractmethod
+    def listed(self, folder: str) -> tuple[list[str], list[str]] | None:
+        """Names of the files and of the folders directly in a folder, sorted; None when there is no such folder.
+
+        The folders of a bucket are what the names of its objects begin with.
+        """
+
     def names(self, folder: str) -> list[str] | None:
         """Names of the files directly in a folder, sorted; None when there is no such folder."""
-
-    @abstractmethod
-    def folders(self, folder: str = "") -> list[str]:
-        """Names of the folders directly in a folder, sorted; those of a bucket are what the names of its objects begin with."""
+        found = self.listed(folder)
+        return None if found is None else found[0]
 
     @abstractmethod
     def pictures(self) -> list[str]:
@@ -108,19 +112,17 @@ class LocalFiles(Files):
             raise BadSource(f"no such folder: {folder}")
         self.root = str(self._path)
 
-    def names(self, folder: str) -> list[str] | None:
+    def listed(self, folder: str) -> tuple[list[str], list[str]] | None:
         path = self._path / folder
         try:
-            with os.scandir(path) as entries:
-                return sorted(entry.name for entry in entries if self._is_ours(entry))
+            with os.scandir(path) as scanned:
+                entries = sorted(scanned, key=lambda entry: entry.name)
+            files = [entry.name for entry in entries if self._is_ours(entry)]
+            return files, [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise BadSource(f"cannot read the folder {path}: {error.strerror}") from error
-
-    def folders(self, folder: str = "") -> list[str]:
-        with os.scandir(self._path / folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
     def pictures(self) -> list[str]:
         return sorted(picture.uri for picture in list_folder(self._path).pictures)
@@ -176,23 +178,17 @@ class S3Files(Files):
     def give_up(self) -> None:
         self._retries.give_up()
 
-    def names(self, folder: str) -> list[str] | None:
-        found = self._listed(folder)
-        return [name for name, kind in found if kind == "file"] if found else None
-
-    def folders(self, folder: str = "") -> list[str]:
-        return [name for name, kind in self._listed(folder) if kind == "directory"]
-
-    def _listed(self, folder: str) -> list[tuple[str, str]]:
-        """(name, kind) of what lies directly in a folder, sorted."""
+    def listed(self, folder: str) -> tuple[list[str], list[str]] | None:
         base = f"{self._prefix}/{folder}".rstrip("/")
         try:
             found = self._retries.call(lambda: self._system.ls(base, detail=True, refresh=True))
         except FileNotFoundError:
-            return []
+            return None
         except Exception as error:
             raise self._unreachable(error) from error
-        return sorted((name, one["type"]) for one in found if (name := one["name"][len(base) + 1 :].rstrip("/")))
+        names = sorted((name, one["type"]) for one in found if (name := one["name"][len(base) + 1 :].rstrip("/")))
+        files, folders = ([name for name, kind in names if kind == wanted] for wanted in ("file", "directory"))
+        return (files, folders) if found else None
 
     def pictures(self) -> list[str]:
         uris = self.stamps()

@@ -96,7 +96,7 @@ def _folders(files: Files) -> LabelledSet:
     held = {uri.split("/")[0] for uri in uris}
     empty = tuple(
         Refusal(name, "holds no picture: there is nothing of it to learn or to measure")
-        for name in files.folders() if name not in held and not name.startswith(".")
+        for name in (files.listed("") or ([], []))[1] if name not in held and not name.startswith(".")
     )  # fmt: skip
     named = [(uri, uri.split("/")[-2]) for uri in uris if "/" in uri]
     numbers = {name for _, name in named if _is_count(name)}

@@ -287,7 +287,7 @@ def bin_photo(bin_: Bin, rng: np.random.Generator, *, size_px: int = 256, withou
         stage.put(sprite_of(place.part), place.pose(side), dimming=0.8 + 0.2 * (i + 1) / len(places))
     linear = stage.lit()
     front = _front(bin_, side)
-    front.laid(linear, lamp)
+    front.lay(linear, lamp)
     stage.owner[front.covered] = 0
     _tape(bin_, linear, lamp, rng)
     lens = camera(rng, margin=0.056, play=0.018, turn=3)
@@ -368,7 +368,7 @@ class _Front:
     label: Field  # (3, h, w)
     label_at: tuple[int, int]  # top, left
 
-    def laid(self, linear: Field, lamp: Light) -> None:
+    def lay(self, linear: Field, lamp: Light) -> None:
         """Draw it over the lit stage."""
         gain = lamp.tint * np.float32(lamp.brightness)
         target = linear[:, self.top :]
@@ -381,6 +381,7 @@ class _Front:
 
 @lru_cache(maxsize=8)  # as the walls
 def _front(bin_: Bin, side: int) -> _Front:
+    """The front edge of a bin, with its label; the same in every view."""
     own = np.random.default_rng([bin_.seed, 5])
     top = round(0.8 * side)  # nothing of it lies above
     axis = (np.arange(side, dtype=np.float32) + np.float32(0.5)) / np.float32(side)

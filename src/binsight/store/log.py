@@ -53,6 +53,7 @@ from binsight.store.opening import (
 from binsight.vectors import Vectors
 
 _STRETCH_S, _LEAST_STRETCH = 0.05, 64  # for how long, and at how many rows at least, a filter looks before others may
+_PAUSE_S = 0.001  # and how long they have for it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -315,7 +316,7 @@ class VectorLog:
             first += size
             size = max(_LEAST_STRETCH, int(size * min(8.0, _STRETCH_S / max(took_s, 1e-6))))
             if took_s > _STRETCH_S / 4:
-                sleep(_STRETCH_S / 20)  # a lock that is taken again at once is taken before who waits for it wakes up
+                sleep(_PAUSE_S)  # a lock that is taken again at once is taken before who waits for it wakes up
         return np.concatenate(found)
 
     @contextmanager
