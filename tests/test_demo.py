@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,26 +24,46 @@ from binsight.errors import BadSettings
 TINY = Recipe(bins=12, part_views=2, epochs=1, bins_at_once=6, parts_at_once=4)
 
 
-Shown: TypeAlias = list[list[tuple[int, int]]]
+@dataclass(frozen=True)
+class Run:
+    """report: of a small demonstration. shown: of each of its drawings. text: what the command printed."""
+
+    report: DemoReport
+    shown: list[list[tuple[int, int]]]
+    text: str
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[DemoReport, Shown]:
-    """A small demonstration, and what was shown of each of its drawings."""
-    shown: Shown = []
+def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The command, asked for little, over what is left of an earlier demonstration."""
+    made: list[DemoReport] = []
+    shown: list[list[tuple[int, int]]] = []
+    run = demo.run
 
-    @contextmanager
-    def drawing() -> Iterator[Callable[[int, int], None]]:
-        shown.append([])
-        yield lambda done, total: shown[-1].append((done, total))
+    def small(folder: Path, **asked: Any) -> DemoReport:
+        @contextmanager
+        def drawing() -> Iterator[Callable[[int, int], None]]:
+            shown.append([])
+            with asked["drawing"]() as show:
+                yield lambda done, total: (shown[-1].append((done, total)), show(done, total))[0]
+
+        recipe = replace(TINY, bins=asked["recipe"].bins, epochs=asked["recipe"].epochs)
+        made.append(run(folder, bins=8, views=1, **asked | {"recipe": recipe, "drawing": drawing}))
+        return made[0]
 
     folder = tmp_path_factory.mktemp("demo") / "out"
-    return demo.run(folder, bins=8, views=1, recipe=TINY, drawing=drawing), shown
+    for left in (demo._MARK, "notes.txt", "queries/old.jpg", "demo.store/CURRENT"):
+        (folder / left).parent.mkdir(parents=True, exist_ok=True)
+        (folder / left).touch()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
+        patch.setattr(demo, "run", small)
+        assert cli.run(["demo", "--out", str(folder), "--training-bins", "12", "--epochs", "1"]) == 0
+    return Run(made[0], shown, printed.getvalue())
 
 
 @pytest.fixture
-def report(done: tuple[DemoReport, Shown]) -> DemoReport:
-    return done[0]
+def report(done: Run) -> DemoReport:
+    return done.report
 
 
 def true_counts(report: DemoReport) -> dict[str, int]:
@@ -90,38 +110,31 @@ def test_a_seed_below_zero_and_an_empty_warehouse_are_refused(tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-def test_how_much_is_drawn_is_shown_to_the_last_picture(done: tuple[DemoReport, Shown]) -> None:
+def test_how_much_is_drawn_is_shown_to_the_last_picture(done: Run) -> None:
     """The warehouse's pictures first, then the bins that are learned from, and to calibrate on."""
-    report, shown = done
-    pictures = len(list(report.folder.glob("*/**/*.jpg")))
+    pictures = len(list(done.report.folder.glob("*/**/*.jpg")))
     bins = TINY.bins + TINY.judged
-    assert shown == [[(n, pictures) for n in range(1, pictures + 1)], shown[1]]
-    assert shown[1][-1] == (bins, bins)
-    assert shown[1] == sorted(set(shown[1]))
-    assert len(shown[1]) > 5
+    assert done.shown == [[(n, pictures) for n in range(1, pictures + 1)], done.shown[1]]
+    assert done.shown[1][-1] == (bins, bins)
+    assert done.shown[1] == sorted(set(done.shown[1]))
+    assert len(done.shown[1]) > 5
 
 
-def test_the_command_tells_counts_beside_the_constant_answer_over_an_earlier_demonstration(
-    report: DemoReport, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made, run = [], demo.run
-
-    def small(folder: Path, **asked: Any) -> DemoReport:
-        made.append(run(folder, bins=5, views=1, **asked | {"recipe": replace(asked["recipe"], part_views=2)}))
-        return made[0]
-
-    monkeypatch.setattr(demo, "run", small)
-    shutil.copytree(report.folder, tmp_path / "out")
-    assert cli.run(["demo", "--out", str(tmp_path / "out"), "--training-bins", "8", "--epochs", "1"]) == 0
-    document, text = made[0].to_json(), capfd.readouterr().out
-    assert (document["training"]["bins"], document["training"]["epochs"], document["count"]["bins"]) == (8, 1, 5)
+def test_the_command_tells_counts_beside_the_constant_answer(done: Run) -> None:
+    document = done.report.to_json()
+    assert (document["training"]["bins"], document["training"]["epochs"], document["count"]["bins"]) == (12, 1, 8)
     count = document["count"]
-    assert "has never seen a photo" in text
-    assert f"counted    {count['accuracy']:.1%} of 5 bins" in text
-    assert f"the best constant answer: {count['constant']['accuracy']:.1%}" in text
-    assert f"RMSE of the mean {count['rmse_mean']:.2f} items" in text
-    assert f"indexed    {document['indexed']} pictures, 1 of each part and bin, " in text
-    assert f" search {document['a_bin']} --store " in text  # of a part, its count would mean nothing
+    assert "has never seen a photo" in done.text
+    assert f"counted    {count['accuracy']:.1%} of 8 bins" in done.text
+    assert f"the best constant answer: {count['constant']['accuracy']:.1%}" in done.text
+    assert f"RMSE of the mean {count['rmse_mean']:.2f} items" in done.text
+    assert f"indexed    {document['indexed']} pictures, 1 of each part and bin, " in done.text
+    assert f" search {document['a_bin']} --store " in done.text  # of a part, its count would mean nothing
+
+
+def test_what_an_earlier_demonstration_left_is_gone_and_nothing_else(report: DemoReport) -> None:
+    assert not (report.folder / "queries/old.jpg").exists()
+    assert (report.folder / "notes.txt").exists()
 
 
 def test_the_command_refuses_to_learn_from_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -94,8 +94,8 @@ def test_it_finds_unseen_views_of_parts_and_bins() -> None:
         def rng(kind: int, index: int) -> np.random.Generator:
             return np.random.default_rng([20, kind, index, number])
 
-        photos = [catalogue_photo(part, rng(7, i)) for i, part in enumerate(parts)]
-        photos += [bin_photo(bin_, rng(8, i)).image for i, bin_ in enumerate(bins)]
+        photos = [catalogue_photo(part, rng(7, i), size_px=128) for i, part in enumerate(parts)]
+        photos += [bin_photo(bin_, rng(8, i), size_px=128).image for i, bin_ in enumerate(bins)]
         return encoder.encode(photos).vectors
 
     shelf = np.concatenate([views(0), views(1)])

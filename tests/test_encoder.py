@@ -164,7 +164,7 @@ def test_info_says_whose_vectors_these_are(encoder: Encoder, folder: Path) -> No
 @pytest.mark.parametrize("name", ["resnet50", "mobilenetv2_100"])
 def test_real_photos_keep_a_mean_cosine_of_0_999(cache: Path, data_folder: Path, weights_folder: Path, name: str) -> None:
     fast = load_encoder(f"local-dir:{weights_folder / name}", device="cpu")
-    photos = sorted((data_folder / "pc_parts").glob("*/*.jpg"))[::94]
+    photos = sorted((data_folder / "pc_parts").glob("*/*.jpg"))[::180]
     pixels = np.stack([fast.preprocess.pixels(path) for path in photos])
     agreed = cosines(fast.encode_pixels(pixels).vectors, timms_features(weights_folder / name, pixels))
     assert agreed.mean() >= 0.999

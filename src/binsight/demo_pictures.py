@@ -54,15 +54,17 @@ class Drawn:
 
 
 _ARRAYS = ("pixels", "counts", "things")
+_LEAST_SHARE = 32  # bins: a process makes up the looks of the parts once more, which takes as long as 20 to 30 bins
 
 
 def draw_bins(job: BinJob, *, workers: int | None = None, progress: Progress = lambda _done, _total: None) -> Drawn:
-    """The pictures of a job, bin after bin. workers: processes that draw; by default one a CPU. progress: of the bins.
+    """The pictures of a job, bin after bin. workers: processes that draw; by default one a CPU, or as many as have work enough
+    to make up for their start. progress: of the bins.
 
     Raises CannotBeDone when one of them ends before its work is done.
     """
-    wanted = min(workers or len(os.sched_getaffinity(0)), max(1, job.bins // 8))
-    if wanted == 1:
+    wanted = min(workers or min(len(os.sched_getaffinity(0)), job.bins // _LEAST_SHARE), job.bins)
+    if wanted <= 1:
         return _share(job, 0, 1, lambda done: progress(done, job.bins))
     every = _joined(_by_processes(job, wanted, progress))
     order = np.argsort(every.things, kind="stable")

@@ -265,7 +265,8 @@ def _convert(network: BinNet, size: tuple[int, int]) -> _Converted:
     named = TupleNet(network).eval()
     try:
         with quiet_tracing():
-            model = ov.convert_model(named, example_input=example_pixels(size, 2), input=[-1, *size, 3])
+            traced = _tracer()(named, example_input=example_pixels(size, 2), trace_kwargs={"check_trace": False})
+            model = ov.convert_model(traced, example_input=example_pixels(size, 2), input=[-1, *size, 3])
         for number, name in enumerate(named.names):
             model.output(number).tensor.set_names({name})
         said = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({0: pixels.numpy()})
@@ -276,6 +277,11 @@ def _convert(network: BinNet, size: tuple[int, int]) -> _Converted:
     if wrong is not None:
         raise NotConverted(wrong)
     return _Converted(model, {name: came[name].shape[1] for name in named.names}, difference)
+
+
+def _tracer() -> Any:  # a class: openvino is untyped
+    """What traces a network for OpenVINO; torch's check, which traces it once more, is left to `differences`."""
+    return importlib.import_module("openvino.frontend.pytorch.ts_decoder").TorchScriptPythonDecoder
 
 
 def _save(converted: _Converted, folder: Path, *, size: tuple[int, int], fingerprint: str) -> None:

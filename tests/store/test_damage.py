@@ -250,7 +250,7 @@ def test_damage_gives_the_truth_or_a_typed_error(
     caplog.set_level(logging.CRITICAL)
     outcomes: Counter[str] = Counter()
     rng = np.random.default_rng(len(kind))
-    for _ in range(50):
+    for _ in range(30):
         mutate_and_look(samples[kind], tmp_path, rng, outcomes)
     assert outcomes["right"] > 10
     assert outcomes["refused"] + outcomes["named"] > 2

@@ -397,6 +397,7 @@ def test_two_processes_one_of_which_was_killed_go_on_and_end_as_undisturbed(coun
     assert (resumed.history, resumed.fingerprint) == (report.history, report.fingerprint)
 
 
+@pytest.mark.torture
 def test_an_error_of_a_spawned_process_is_the_error_it_was(
     counts: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

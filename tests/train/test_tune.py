@@ -103,6 +103,7 @@ def test_a_study_is_repeated_by_its_seed_and_gone_on_with_where_it_ended(root: P
     TrainConfig.checked(quick(root) | report["best"]["config"])
 
 
+@pytest.mark.torture
 def test_two_processes_finish_exactly_the_trials_of_a_study_together(root: Path, tmp_path: Path) -> None:
     storage = str(tmp_path / "study.log")
     given = arguments(root, "--trials=5", "--json", storage=storage, out=tmp_path / "out")
