@@ -1,4 +1,4 @@
-"""What the notebooks look at: your bins and models, or made-up ones that are drawn and trained once and then kept.
+"""What the notebooks look at: your bins, or made-up ones that are drawn once and then kept; and models for either.
 
 BINSIGHT_DATA names a folder with `abid/`: photos and records in the layout of the Amazon Bin Image Dataset. Without it, bins
 are drawn. BINSIGHT_WEIGHTS names a folder with `mobilenetv2_100/`, a timm model, for machines that reach no model hub.
@@ -26,13 +26,13 @@ from binsight.data.warehouse import before_after, bin_photo, fill_bins
 
 DATA, WEIGHTS = os.environ.get("BINSIGHT_DATA"), os.environ.get("BINSIGHT_WEIGHTS")
 warnings.filterwarnings("ignore", "IProgress not found")  # tqdm would like a widget; nothing here shows a bar
-SHIPPED = Path(__file__).resolve().parents[1] / "models" / "bins-mobilenetv2"
+MODELS = Path(os.path.relpath(Path(__file__).resolve().parents[1] / "models"))
 _FAMILIES, _BINS, _KINDS = 80, 3, 3  # bins of one family hold some of the same kinds of parts
 _SIDE_PX = 128
 
 
 def place() -> Path:
-    """A folder of the user's cache, where what is drawn and trained is kept; deleting it is safe."""
+    """A folder of the user's cache, where what is drawn is kept; deleting it is safe."""
     cache = os.environ.get("BINSIGHT_CACHE") or Path.home() / ".cache" / "binsight"
     folder = Path(cache) / ("notebooks-real" if DATA else "notebooks")
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,9 +45,8 @@ def bins() -> str:
 
 
 def counter() -> str:
-    """A model that counts such bins: the one that ships with binsight, or the demonstration's, trained in half a minute on
-    other drawn bins."""
-    return f"local-dir:{SHIPPED if DATA else _kept('counter', _train)}"
+    """A model of those that ship with binsight: it learned to count in photos of bins, or in other drawn bins."""
+    return f"local-dir:{MODELS / ('bins-mobilenetv2' if DATA else 'drawn-bins')}"
 
 
 def start() -> dict[str, Any]:
@@ -114,9 +113,3 @@ def _record(family: int, items: Sequence[Part]) -> dict[str, Any]:  # JSON
         sku = f"{part.sku}-{family:03}"
         recorded.setdefault(sku, {"asin": sku, "name": part.name, "quantity": 0})["quantity"] += 1
     return {"BIN_FCSKU_DATA": recorded, "EXPECTED_QUANTITY": len(items)}
-
-
-def _train(folder: Path) -> None:
-    from binsight.demo_training import Recipe, train_demo_model
-
-    train_demo_model(folder, seed=0, recipe=Recipe(bins=100, part_views=3, epochs=6), say=lambda _: None)

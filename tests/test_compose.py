@@ -15,6 +15,7 @@ import yaml
 
 from binsight.checkpoint import Heads
 from binsight.client import Client
+from binsight.encoder import load_encoder
 from binsight.errors import AccessDenied
 from binsight.records import Item
 from tests.api.servers import Process
@@ -79,12 +80,14 @@ def test_its_rights_are_those_that_the_documentation_names(services: dict[str, A
 
 
 def test_the_api_answers_from_that_redis_with_that_user_and_keeps_what_it_took(
-    services: dict[str, Any], server: RedisServer, tmp_path: Path, shared_cache: Path
+    services: dict[str, Any], server: RedisServer, tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verb, *arguments = services["api"]["command"]
     assert verb == "serve"
     model = tmp_path / "small"
     make_binsight_folder(model, Heads(16, None, None), size=32)
+    monkeypatch.setenv("BINSIGHT_CACHE", str(shared_cache))
+    load_encoder(str(model))  # what the server would begin with, sooner than in a new process
     assert (ROOT / arguments[arguments.index("--model") + 1] / "config.json").is_file()
     there = {"redis:6379": f"127.0.0.1:{server.port}", "0.0.0.0": "127.0.0.1", "models/bins-mobilenetv2": str(model)}  # noqa: S104
     for name, here in there.items():

@@ -43,9 +43,14 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
     def small(folder: Path, **asked: Any) -> DemoReport:
         @contextmanager
         def drawing() -> Iterator[Callable[[int, int], None]]:
-            shown.append([])
             with asked["drawing"]() as show:
-                yield lambda done, total: (shown[-1].append((done, total)), show(done, total))[0]
+
+                def seen(done: int, total: int) -> None:
+                    shown[-1].append((done, total))
+                    show(done, total)
+
+                shown.append([])
+                yield seen
 
         recipe = replace(TINY, bins=asked["recipe"].bins, epochs=asked["recipe"].epochs)
         made.append(run(folder, bins=8, views=1, **asked | {"recipe": recipe, "drawing": drawing}))

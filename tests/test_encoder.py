@@ -65,7 +65,7 @@ def encoder(cache: Path, folder: Path) -> Encoder:
     return load_encoder(f"local-dir:{folder}", device="cpu", precision="fp32")
 
 
-def started(code: str, *arguments: object, **environment: str) -> dict[str, Any]:
+def started(code: str, *arguments: object, **environment: str) -> Any:
     """What a new Python process prints as JSON on its last line."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
@@ -75,8 +75,7 @@ def started(code: str, *arguments: object, **environment: str) -> dict[str, Any]
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 LOAD = """
@@ -84,17 +83,22 @@ import json, sys, time
 import numpy as np
 from binsight.encoder import load_encoder
 from binsight.errors import BinsightError
-start = time.perf_counter()
-try:
-    encoder = load_encoder(sys.argv[1], device="cpu", precision="fp32")
-    pixels = np.load(sys.argv[2]) if len(sys.argv) > 2 else np.zeros((1, *encoder.preprocess.size, 3), np.uint8)
-    told = {"vectors": encoder.encode_pixels(pixels).vectors.tolist(), "fingerprint": encoder.info.fingerprint}
-except BinsightError as error:
-    told = {"error": type(error).__name__, "message": str(error)}
-told["took_s"] = time.perf_counter() - start
-told["modules"] = [m for m in ("torch", "timm", "openvino_telemetry", "huggingface_hub") if sys.modules.get(m)]
-print(json.dumps(told))
+
+def load(model, pixels=None):
+    start = time.perf_counter()
+    try:
+        encoder = load_encoder(model, device="cpu", precision="fp32")
+        pixels = np.load(pixels) if pixels else np.zeros((1, *encoder.preprocess.size, 3), np.uint8)
+        told = {"vectors": encoder.encode_pixels(pixels).vectors.tolist(), "fingerprint": encoder.info.fingerprint}
+    except BinsightError as error:
+        told = {"error": type(error).__name__, "message": str(error)}
+    told["took_s"] = time.perf_counter() - start
+    told["modules"] = [m for m in ("torch", "timm", "openvino_telemetry", "huggingface_hub") if sys.modules.get(m)]
+    return told
+
 """
+LOAD_ONE = LOAD + "print(json.dumps(load(*sys.argv[1:])))"
+LOAD_EACH = LOAD + "print(json.dumps([load(model) for model in sys.argv[1:]]))"
 
 
 # What the vectors are
@@ -344,7 +348,7 @@ def test_weights_that_do_not_fit_are_refused(cache: Path, tmp_path: Path) -> Non
 
 
 def test_the_built_in_model_needs_no_torch() -> None:
-    told = started(LOAD, "binsight:colour-layout")
+    told = started(LOAD_ONE, "binsight:colour-layout")
     assert told["modules"] == []
     assert len(told["vectors"][0]) == 503
 
@@ -502,7 +506,7 @@ def test_an_export_that_answers_otherwise_than_torch_is_not_taken(head: str) -> 
 
 def test_a_second_start_imports_no_torch_and_gives_the_same(encoder: Encoder, folder: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "p.npy", noise(3))
-    told = started(LOAD, f"local-dir:{folder}", tmp_path / "p.npy")
+    told = started(LOAD_ONE, f"local-dir:{folder}", tmp_path / "p.npy")
     assert told["modules"] == []
     assert told["fingerprint"] == encoder.info.fingerprint
     assert cosines(np.array(told["vectors"], np.float32), encoder.encode_pixels(noise(3)).vectors).min() > 0.999999
@@ -592,7 +596,7 @@ def first_starts(folder: Path, home: Path) -> list[dict[str, Any]]:
     """What two processes say that start at once with an empty cache."""
     with ThreadPoolExecutor(2) as pool:
         environment = {"HOME": str(home), "BINSIGHT_CACHE": str(home / "cache")}
-        asked = [pool.submit(started, LOAD, folder, **environment) for _ in range(2)]
+        asked = [pool.submit(started, LOAD_ONE, folder, **environment) for _ in range(2)]
         return [future.result() for future in asked]
 
 
@@ -622,7 +626,7 @@ def test_a_network_that_openvino_cannot_run_is_run_by_torch(
 
 @pytest.fixture(scope="module")
 def hub_starts(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What processes say that start one after another, with a hub, without it, and with a damaged copy."""
+    """What a process says of a hub's models, then one without the hub, then one that finds its copy damaged."""
     root = tmp_path_factory.mktemp("hub")
     made = make_model_folder(root / "timm", size=160)
     pickled = root / "pickled"
@@ -630,18 +634,17 @@ def hub_starts(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     shutil.copy(folder / "config.json", pickled)
     (pickled / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n")
     environment = {"BINSIGHT_CACHE": str(root / "cache"), "HF_HOME": str(root / "hf"), "HF_HUB_DISABLE_XET": "1"}
-    told = {}
+    told: dict[str, Any] = {}
     with hub({"acme/parts": folder, "acme/pickled": pickled, "timm/test_efficientnet.r160_in1k": made}) as endpoint:
         environment["HF_ENDPOINT"] = endpoint
-        told["first"] = started(LOAD, "hf-hub:acme/parts", **environment)
-        told["lost"] = started(LOAD, "hf-hub:acme/none", **environment)
-        told["pickled"] = started(LOAD, "hf-hub:acme/pickled", **environment)
-        told["timm name"] = started(LOAD, "test_efficientnet", **environment)
-        told["second"] = started(LOAD, "hf-hub:acme/parts", **environment, HF_HUB_OFFLINE="1")
+        asked = {"first": "hf-hub:acme/parts", "lost": "hf-hub:acme/none", "pickled": "hf-hub:acme/pickled"}
+        asked["timm name"] = "test_efficientnet"
+        told |= dict(zip(asked, started(LOAD_EACH, *asked.values(), **environment), strict=True))
+        told["second"] = started(LOAD_ONE, "hf-hub:acme/parts", **environment, HF_HUB_OFFLINE="1")
         kept = checkpoint.kept_folder("hf-hub:acme/parts", root / "cache") / "model.safetensors"
         kept.write_bytes(kept.read_bytes()[:-1000] + b"\0" * 1000)
         shutil.rmtree(root / "hf")
-        told["damaged"] = started(LOAD, "hf-hub:acme/parts", **environment)
+        told["damaged"] = started(LOAD_ONE, "hf-hub:acme/parts", **environment)
     told["kept"] = {
         name: checkpoint.open_folder(checkpoint.kept_folder(name, root / "cache"))
         for name in ("hf-hub:acme/parts", "test_efficientnet")
@@ -683,7 +686,7 @@ def test_a_repository_without_the_model_is_named(hub_starts: dict[str, Any]) -> 
     ],
 )
 def test_without_a_network_the_way_out_is_named_soon(tmp_path: Path, environment: dict[str, str], message: str) -> None:
-    told = started(LOAD, "hf-hub:acme/parts", BINSIGHT_CACHE=str(tmp_path), HF_HOME=str(tmp_path / "hf"), **environment)
+    told = started(LOAD_ONE, "hf-hub:acme/parts", BINSIGHT_CACHE=str(tmp_path), HF_HOME=str(tmp_path / "hf"), **environment)
     assert told["error"] == "ModelUnavailable"
     assert message in told["message"]
     assert told["message"].startswith("'hf-hub:acme/parts' is not on this machine")

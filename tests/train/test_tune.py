@@ -25,7 +25,7 @@ from optuna.trial import TrialState
 from safetensors.torch import load_file, save_file
 
 from binsight.errors import BadSettings, BadSource, CannotBeDone, TrainingDiverged
-from binsight.train import tune, tune_report, tune_space, tune_study
+from binsight.train import tune, tune_report, tune_space, tune_study, tune_trials
 from binsight.train.config import TrainConfig
 from binsight.train.run import train
 from binsight.train.tune_space import Parameter
@@ -156,6 +156,22 @@ def test_two_workers_share_a_journal_and_a_killed_ones_trial_is_run_again_by_the
     assert not (tmp_path / f"out/trials/{victim.number:04}.run").exists()
 
 
+LOOKS_AFTER_WORKERS = """
+import json, sys
+from binsight.train import tune, tune_report
+job = tune.make_job(json.loads(sys.argv[1]), study="s", storage=sys.argv[2], space=sys.argv[3], workers=2)
+job.about()
+print([name for name in ("torch", "timm", "lightning", "matplotlib") if name in sys.modules])
+"""
+
+
+def test_who_only_looks_after_workers_needs_no_torch(root: Path, tmp_path: Path) -> None:
+    """It would cost a search's first trial as long as its workers take to load it, and a gigabyte of memory."""
+    values = json.dumps(quick(root, out=tmp_path / "out"), default=str)
+    command = [sys.executable, "-c", LOOKS_AFTER_WORKERS, values, str(tmp_path / "l"), str(root / "space.toml")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 def test_a_killed_search_goes_on_with_the_trial_it_was_killed_in(root: Path, tmp_path: Path) -> None:
     storage = str(tmp_path / "study.log")
     job = start(root, arguments(root, "--trials=2", storage=storage, out=tmp_path / "out", epochs=500))
@@ -209,7 +225,7 @@ def test_a_trial_that_diverges_or_runs_out_of_memory_fails_and_the_study_goes_on
             torch.empty(2**55, dtype=torch.uint8)
         return train(config, **options)
 
-    monkeypatch.setattr(tune, "train", some_fail)
+    monkeypatch.setattr(tune_trials, "train", some_fail)
     shared = tune.tune(job_of(root, tmp_path, trials=3))
     trials = shared.trials()
     assert [trial.state for trial in trials] == [TrialState.FAIL, TrialState.FAIL, TrialState.COMPLETE]
@@ -241,7 +257,7 @@ def test_an_interrupted_trial_is_given_back(root: Path, tmp_path: Path, monkeypa
     def interrupted(config: TrainConfig, **options: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tune, "train", interrupted)
+    monkeypatch.setattr(tune_trials, "train", interrupted)
     job = job_of(root, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         tune.tune(job)

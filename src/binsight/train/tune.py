@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import math
@@ -11,39 +10,36 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, final
-
-import torch
+from typing import Any, Literal, TypeAlias
 
 from binsight.data.files import write_atomically
 from binsight.data.splits import TRAIN, read_split
-from binsight.errors import BadSettings, BinsightError, CannotBeDone, MissingExtra, TrainingDiverged, WrongUse
+from binsight.errors import BadSettings, BinsightError, CannotBeDone, MissingExtra, WrongUse
 from binsight.train import tune_study
 from binsight.train.config import TrainConfig
-from binsight.train.module import BinModule
-from binsight.train.run import Say, TrainReport, train
 from binsight.train.tune_space import BUILT_IN, LOCAL, Space, check_space, fitted, read_space, without
 from binsight.train.tune_study import Shared
 
 try:
-    import lightning
     import optuna
-    from optuna.exceptions import UpdateFinishedTrialError
     from optuna.trial import TrialState
 except ImportError as error:
     raise MissingExtra("lightning and optuna", extra="train") from error
+if find_spec("lightning") is None:
+    raise MissingExtra("lightning and optuna", extra="train")
 
+Say: TypeAlias = Callable[[str], None]
 Pruner: TypeAlias = Literal["median", "halving", "none"]
 PRUNERS: tuple[Pruner, ...] = ("median", "halving", "none")
 UNPRUNED_TRIALS, UNPRUNED_EPOCHS = 5, 2  # first trials of a study, and first epochs of a trial, that are always run
 BEST = "best.json"
 _TRIALS, _STUDY = "trials", "study.json"
-_FIGURES = ("score", "accuracy", "rmse", "rmse_mean", "label_accuracy", "recall@1", "recall@10", "accuracy_constant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +119,12 @@ def tune(job: TuneJob, *, say: Say = lambda _: None) -> Shared:
         done = sum(map(tune_study.is_finished, shared.trials()))
         say(f"study {job.study}: {done} of {job.trials} trials are finished; searching {', '.join(job.space)}")
         if job.workers == 1:
-            _work(job, shared, say)
+            from binsight.train.tune_trials import work  # torch and lightning, which who only looks after workers does not need
+
+            work(job, shared, say)
         else:
             _work_together(job, say)
-        _tidy(job.out, shared)
+        tidy(job.out, shared)
         return shared
 
 
@@ -195,33 +193,33 @@ def _take_folder(job: TuneJob) -> None:
         raise BadSettings(f"{job.out} is of the study {name!r}; give {job.study!r} an --out of its own")
 
 
-def _place(out: Path, number: int) -> Path:
+def place_of(out: Path, number: int) -> Path:
     return out / _TRIALS / f"{number:04}"
 
 
 def model_of(out: Path, number: int) -> Path | None:
     """The model of a trial where it is still here: only the best one's is kept."""
-    folder = _place(out, number)
+    folder = place_of(out, number)
     return folder if (folder / "config.json").is_file() else None
 
 
-def _tidy(out: Path, shared: Shared) -> None:
+def tidy(out: Path, shared: Shared) -> None:
     """Clear away what finished trials left here, but the best one's model; checkpoints weigh gigabytes."""
     complete = shared.trials(TrialState.COMPLETE)
     best = shared.study.best_trial.number if complete else None
     for trial in shared.trials():
         if trial.state.is_finished():
-            _clear(out, trial.number, keep_model=trial.number == best)
+            clear(out, trial.number, keep_model=trial.number == best)
 
 
-def _clear(out: Path, number: int, *, keep_model: bool = False) -> None:
-    folder = _place(out, number)
+def clear(out: Path, number: int, *, keep_model: bool = False) -> None:
+    folder = place_of(out, number)
     shutil.rmtree(folder.with_name(f"{folder.name}.run"), ignore_errors=True)
     if not keep_model:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-# ---- one process
+# ---- processes
 
 
 def _pruner(name: Pruner) -> optuna.pruners.BasePruner:
@@ -230,143 +228,6 @@ def _pruner(name: Pruner) -> optuna.pruners.BasePruner:
     if name == "halving":
         return optuna.pruners.SuccessiveHalvingPruner(min_resource=UNPRUNED_EPOCHS, reduction_factor=3)
     return optuna.pruners.NopPruner()
-
-
-@final
-class Pruning(lightning.Callback):
-    """Tells the study the score of every epoch, and ends a trial that is worse than others were by then."""
-
-    def __init__(self, trial: optuna.Trial) -> None:
-        self._trial = trial
-        self.figures: Mapping[str, Any] = {}
-        self.epochs = 0
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if not isinstance(pl_module, BinModule) or not pl_module.history:
-            return
-        self.figures, self.epochs = pl_module.history[-1], len(pl_module.history)
-        score = self.figures["score"]
-        if not math.isfinite(score):
-            raise TrainingDiverged(f"the score is {score} in epoch {trainer.current_epoch}")
-        self._trial.report(score, trainer.current_epoch)
-        if self._trial.should_prune():
-            raise optuna.TrialPruned(f"epoch {trainer.current_epoch + 1}")
-
-
-def _work(job: TuneJob, shared: Shared, say: Say) -> None:
-    """Run trials until none is left to take."""
-    while time.time() < job.ends_at:
-        trial = tune_study.claim(shared, job.trials, (job.seed,))
-        if trial is None:
-            break
-        with tune_study.heartbeat(shared, trial):
-            _run(job, shared, trial, say)
-        _tidy(job.out, shared)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def _run(job: TuneJob, shared: Shared, trial: optuna.Trial, say: Say) -> None:
-    """One trial, from its parameters to its end in the storage."""
-    number, started = trial.number, time.perf_counter()
-    pruning = Pruning(trial)
-
-    def told(message: str) -> None:
-        say(f"trial {number}  {message}")
-
-    try:
-        params = {name: parameter.suggest(name, trial) for name, parameter in job.space.items()}
-        told(
-            ", ".join(
-                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in params.items()
-            )
-        )
-        _clear(job.out, number)  # of another study of this name
-        config = TrainConfig.checked({**job.base.model_dump(), **params, "out": _place(job.out, number)})
-        with _failing_on_memory():
-            report = train(config, say=told, callbacks=(pruning,))
-    except optuna.TrialPruned as pruned:
-        with _unless_lost(told):
-            _describe(trial, pruning.figures, pruning.epochs, started)
-            shared.study.tell(trial, state=TrialState.PRUNED)
-            told(f"pruned in {pruned}")
-    except (_Failed, TrainingDiverged) as error:
-        _fail(shared, trial, str(error), started, told)
-    except WrongUse as error:
-        if not any(one.state in (TrialState.COMPLETE, TrialState.PRUNED) for one in shared.trials()):
-            tune_study.give_back(shared, trial)  # the call itself is wrong: so would all others be
-            raise
-        _fail(shared, trial, str(error), started, told)
-    except UpdateFinishedTrialError:
-        told("was taken for dead by another process, which runs it again")
-    except BaseException:
-        with suppress(Exception):  # what stopped the trial is what is told
-            tune_study.give_back(shared, trial)
-        raise
-    else:
-        with _unless_lost(told):
-            _complete(shared, trial, report, started, told)
-
-
-def _complete(shared: Shared, trial: optuna.Trial, report: TrainReport, started: float, told: Say) -> None:
-    score = float(report.figures["score"])
-    if not math.isfinite(score):
-        _fail(shared, trial, f"the score is {score}", started, told)
-        return
-    _describe(trial, report.figures, len(report.history), started)
-    shared.study.tell(trial, score)
-    best = shared.study.best_trial
-    told(f"score {score:.4f} (best {best.value:.4f}, trial {best.number})")
-
-
-def _fail(shared: Shared, trial: optuna.Trial, reason: str, started: float, told: Say) -> None:
-    with _unless_lost(told):
-        trial.set_user_attr("took_s", round(time.perf_counter() - started, 2))
-        tune_study.fail(shared, trial, reason)
-        told(f"failed: {reason}")
-
-
-def _describe(trial: optuna.Trial, figures: Mapping[str, Any], epochs: int, started: float) -> None:
-    for name in _FIGURES:
-        value = figures.get(name)
-        if isinstance(value, int | float) and math.isfinite(value):
-            trial.set_user_attr(name, float(value))
-    trial.set_user_attr("epochs_run", epochs)
-    trial.set_user_attr("took_s", round(time.perf_counter() - started, 2))
-
-
-@contextmanager
-def _unless_lost(told: Say) -> Iterator[None]:
-    """A trial that others took for dead is theirs: what came of it here is left."""
-    try:
-        yield
-    except UpdateFinishedTrialError:
-        told("was taken for dead by another process, which runs it again")
-
-
-class _Failed(Exception):
-    """The trial's parameters do not fit this machine."""
-
-
-@contextmanager
-def _failing_on_memory() -> Iterator[None]:
-    """Memory that ran out, on a GPU or here: a matter of the trial's size, and no reason to end the study."""
-    try:
-        yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise _Failed(f"out of memory: {_first_line(error)}") from error
-    except RuntimeError as error:  # torch has no class of its own for the CPU's
-        if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
-            raise
-        raise _Failed(f"out of memory: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:300]
-
-
-# ---- many processes
 
 
 def _work_together(job: TuneJob, say: Say) -> None:
@@ -428,9 +289,11 @@ def _worker(job: TuneJob, place: int, pipe: Connection) -> None:
     def say(message: str) -> None:
         pipe.send(("say", message))
 
+    from binsight.train.tune_trials import work
+
     try:
         with tune_study.storage_errors(job.storage):
-            _work(job, tune_study.join(job.storage, job.study, job.about(), _pruner(job.pruner)), say)
+            work(job, tune_study.join(job.storage, job.study, job.about(), _pruner(job.pruner)), say)
     except BinsightError as error:
         pipe.send(("error", (error.exit_code, str(error))))
         raise SystemExit(error.exit_code) from None
