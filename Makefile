@@ -9,8 +9,9 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/binsight demo --out demo-out
 
+# Three workers on two cores: many tests wait for a server.
 test: $(READY) check
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not torture" -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not torture" -n 3 --dist worksteal
 
 check: $(READY)
 	$(BIN)/ruff check .

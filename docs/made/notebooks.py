@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 Notebook = dict[str, Any]  # JSON, https://nbformat.readthedocs.io
+_HERE = {f"{Path(__file__).resolve().parents[2]}/": "", f"{Path.home()}/": "~/"}  # of whoever makes the page, told to nobody
 
 
 def page(notebook: Notebook, name: str) -> tuple[str, dict[str, bytes]]:
@@ -26,13 +29,20 @@ def page(notebook: Notebook, name: str) -> tuple[str, dict[str, bytes]]:
 
 def _shown(output: Notebook, name: str, pictures: dict[str, bytes]) -> str:
     if output["output_type"] == "stream":
-        return _fenced("".join(output["text"]).rstrip("\n"), "text")
+        return _fenced(_unplaced(output["text"]).rstrip("\n"), "text")
     data = output.get("data", {})
     if "image/png" in data:
         file = f"{name}-{len(pictures) + 1}.png"
         pictures[file] = base64.b64decode("".join(data["image/png"]))
         return f"![What the code above shows]({file})"
-    return _fenced("".join(data.get("text/plain", "")), "text")
+    return _fenced(_unplaced(data.get("text/plain", "")), "text")
+
+
+def _unplaced(lines: Iterable[str]) -> str:
+    text = "".join(lines)
+    for path, shown in _HERE.items():
+        text = text.replace(path, shown)
+    return text
 
 
 def _fenced(text: str, language: str) -> str:

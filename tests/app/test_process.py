@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -41,6 +43,11 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True)[2:] for line in block.splitlines() if line.startswith("binsight app")]
 
 
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_it_shows_a_store_until_it_is_told_to_end_and_leaves_nothing_behind(
     store: Path, shared_cache: Path, tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,6 +59,9 @@ def test_it_shows_a_store_until_it_is_told_to_end_and_leaves_nothing_behind(
         shown = [one["props"] for one in httpx.get(f"{url}/config", timeout=60).json()["components"]]
         assert [one["value"] for one in shown if one.get("elem_id") == "find-cut-off"] == [0.4]
         assert list(tmp_path.iterdir())
+        before_s = cpu_s(process.pid)
+        time.sleep(2)
+        assert cpu_s(process.pid) - before_s < 0.12  # nobody asks; Gradio's own settings take twice as much
         with httpx.stream("GET", f"{url}/gradio_api/heartbeat/abc", timeout=20) as page:
             heard = page.iter_lines()
             assert next(heard) == "data: ALIVE"

@@ -96,7 +96,7 @@ def test_its_page_shows_text_code_and_what_was_shown() -> None:
             "cell_type": "code",
             "source": "print(1)",
             "outputs": [
-                {"output_type": "stream", "name": "stdout", "text": ["1\n"]},
+                {"output_type": "stream", "name": "stdout", "text": [f"{ROOT}/models/m\n", f"{Path.home()}/.cache\n"]},
                 {"output_type": "display_data", "data": {"image/png": "aGVsbG8=", "text/plain": "<Figure>"}},
                 {"output_type": "execute_result", "data": {"text/plain": "'x'"}},
             ],
@@ -104,7 +104,7 @@ def test_its_page_shows_text_code_and_what_was_shown() -> None:
     ]
     text, pictures = page({"cells": cells}, "01_a")
     assert text == (
-        "# Title\n[next](02_b.md)\n\n````python\nprint(1)\n````\n\n````text\n1\n````\n\n"
+        "# Title\n[next](02_b.md)\n\n````python\nprint(1)\n````\n\n````text\nmodels/m\n~/.cache\n````\n\n"
         "![What the code above shows](01_a-1.png)\n\n````text\n'x'\n````\n"
     )
     assert pictures == {"01_a-1.png": b"hello"}

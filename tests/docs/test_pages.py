@@ -13,6 +13,7 @@ import pytest
 
 from binsight.checkpoint import Heads
 from binsight.counting import Calibration
+from binsight.encoder import load_encoder
 from tests import bins
 from tests.conftest import ROOT
 from tests.docs.pages import REDIS, Block, Reader, blocks_of, look_up, pages
@@ -26,8 +27,8 @@ COLOURS = {"ram": (200, 30, 60), "cpu": (30, 160, 90), "gpu": (60, 80, 210)}
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What pages speak of: photos, bins with their records, and models that count, of random weights."""
+def world(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
+    """What pages speak of: photos, bins with their records, and models that count, of random weights, prepared for this CPU."""
     folder = tmp_path_factory.mktemp("world")
     for label, (red, green, blue) in COLOURS.items():
         for place in range(3):
@@ -36,8 +37,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         paint(folder / name, COLOURS["ram"], (64, 48))
     (folder / "stock.csv").write_text("path,id,quantity,shelf\nphoto.jpg,RAM-1,4,A1\nquery.jpg,RAM-2,1,B7\n")
     bins.write(folder / "bins", bins.bins(BINS))
-    for seed, name in enumerate(("models/bins-mobilenetv2", "my-model")):
-        make_binsight_folder(folder / name, Heads(16, Calibration("softmax", 5), None), size=32, seed=seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BINSIGHT_CACHE", str(shared_cache))
+        for seed, name in enumerate(("models/bins-mobilenetv2", "my-model")):
+            make_binsight_folder(folder / name, Heads(16, Calibration("softmax", 5), None), size=32, seed=seed)
+            load_encoder(str(folder / name))
     return folder
 
 

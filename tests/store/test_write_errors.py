@@ -63,7 +63,9 @@ def test_every_change_of_a_file_fails_once(children: Nursery, tmp_path: Path, st
     assert met > 50
 
 
-@pytest.mark.parametrize("limit", [3000, 9000, 30_000, 80_000, 250_000])
+@pytest.mark.parametrize(
+    "limit", [3000, *(pytest.param(one, marks=pytest.mark.torture) for one in (9000, 80_000)), 30_000, 250_000]
+)
 @pytest.mark.parametrize("through_close", [False, True])
 def test_files_may_not_grow(children: Nursery, tmp_path: Path, limit: int, through_close: bool) -> None:
     errors = suffer(children, tmp_path, limit=limit, through_close=through_close)

@@ -22,6 +22,10 @@ from binsight.app.visitors import Visitors
 
 _MOST_WAITING = 64  # questions that wait; one more is told to come again
 _AT_ONCE = 2  # of each kind
+_LOOK_S = (
+    0.02  # between two looks for questions; Gradio's own 0.001, and 0.01 for progress, take a tenth of a core day and night
+)
+_TELL_S = 0.1  # between two messages of progress
 _MOST_SESSIONS = 1000  # that are kept in mind: about 180 kB each
 _SWEEP_S, _KEPT_S = 600, 3600  # of the cache: how often it is looked through, and how old its files become
 
@@ -49,6 +53,7 @@ def build(backend: Backend, visitors: Visitors, shown: Path, work: Path, *, min_
         page.load(find.opened, None, find.outputs, **QUIET)
     page.state_session_capacity = _MOST_SESSIONS  # which only `launch` would set
     page.queue(max_size=_MOST_WAITING, default_concurrency_limit=_AT_ONCE, api_open=False)
+    page._queue.sleep_when_free, page._queue.progress_update_sleep_when_free = _LOOK_S, _TELL_S
     return page
 
 
