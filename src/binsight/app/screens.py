@@ -22,10 +22,8 @@ from binsight.app.visitors import Visitors
 
 _MOST_WAITING = 64  # questions that wait; one more is told to come again
 _AT_ONCE = 2  # of each kind
-_LOOK_S = (
-    0.02  # between two looks for questions; Gradio's own 0.001, and 0.01 for progress, take a tenth of a core day and night
-)
-_TELL_S = 0.1  # between two messages of progress
+_LOOK_S = 0.02  # between two looks for questions; Gradio's own 0.001 takes a tenth of a core day and night
+_TELL_S = 0.1  # between two messages of progress; Gradio's own are 0.01
 _MOST_SESSIONS = 1000  # that are kept in mind: about 180 kB each
 _SWEEP_S, _KEPT_S = 600, 3600  # of the cache: how often it is looked through, and how old its files become
 

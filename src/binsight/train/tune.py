@@ -289,9 +289,9 @@ def _worker(job: TuneJob, place: int, pipe: Connection) -> None:
     def say(message: str) -> None:
         pipe.send(("say", message))
 
-    from binsight.train.tune_trials import work
-
     try:
+        from binsight.train.tune_trials import work
+
         with tune_study.storage_errors(job.storage):
             work(job, tune_study.join(job.storage, job.study, job.about(), _pruner(job.pruner)), say)
     except BinsightError as error:
