@@ -61,7 +61,7 @@ def test_it_shows_a_store_until_it_is_told_to_end_and_leaves_nothing_behind(
         assert list(tmp_path.iterdir())
         before_s = cpu_s(process.pid)
         time.sleep(2)
-        assert cpu_s(process.pid) - before_s < 0.12  # nobody asks; Gradio's own settings take twice as much
+        assert cpu_s(process.pid) - before_s < 0.1  # nobody asks; with Gradio's own settings 0.16 and more
         with httpx.stream("GET", f"{url}/gradio_api/heartbeat/abc", timeout=20) as page:
             heard = page.iter_lines()
             assert next(heard) == "data: ALIVE"

@@ -9,23 +9,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, final
 
+import lightning
+import optuna
 import torch
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
 
-from binsight.errors import MissingExtra, TrainingDiverged, WrongUse
+from binsight.errors import TrainingDiverged, WrongUse
 from binsight.train import tune_study
 from binsight.train.config import TrainConfig
 from binsight.train.module import BinModule
 from binsight.train.run import Say, TrainReport, train
 from binsight.train.tune import TuneJob, clear, place_of, tidy
 from binsight.train.tune_study import Shared
-
-try:
-    import lightning
-    import optuna
-    from optuna.exceptions import UpdateFinishedTrialError
-    from optuna.trial import TrialState
-except ImportError as error:
-    raise MissingExtra("lightning and optuna", extra="train") from error
 
 _FIGURES = ("score", "accuracy", "rmse", "rmse_mean", "label_accuracy", "recall@1", "recall@10", "accuracy_constant")
 
