@@ -18,7 +18,7 @@ from binsight.client import Client
 from binsight.encoder import load_encoder
 from binsight.errors import AccessDenied
 from binsight.records import Item
-from tests.api.servers import Process
+from tests.api.servers import NO_TLS, Process, web
 from tests.app.processes import started
 from tests.conftest import ROOT
 from tests.fakes import paint
@@ -104,7 +104,7 @@ def test_the_api_answers_from_that_redis_with_that_user_and_keeps_what_it_took(
             (match,) = client.by_image(photo, where="shelf = 3").matches
             assert (match.item.id, round(match.score, 3)) == ("a", 1.0)
             assert client.info().detail["durability"] == "aof"
-        assert httpx.get(f"{process.url}/healthz").status_code == 200
+        assert web.get(f"{process.url}/healthz").status_code == 200
         check_app(services["app"], process.url, shared_cache)
 
 
@@ -115,7 +115,7 @@ def check_app(service: dict[str, Any], api: str, cache: Path) -> None:
     here = [argument.replace("http://api:8000", api).replace("0.0.0.0", "127.0.0.1") for argument in arguments]  # noqa: S104
     with (
         started(*here, cache=cache, told=service["environment"]) as (_, url, _),
-        httpx.Client(base_url=url, timeout=60) as visitor,
+        httpx.Client(base_url=url, timeout=60, verify=NO_TLS) as visitor,
     ):
         assert visitor.get("/config").status_code == 401
         assert visitor.post("/login", data={"username": "me", "password": "word1"}).status_code == 200

@@ -85,7 +85,7 @@ class Client:
         self.url = url.rstrip("/")
         self._retries = retries
         self._spread = random.Random()  # noqa: S311, so that clients refused together do not come again together
-        self._http = httpx.Client(headers=headers, timeout=timeout_s, verify=True if ca is None else _trusting(fspath(ca)))
+        self._http = httpx.Client(headers=headers, timeout=timeout_s, verify=_verify(parts.scheme, ca))
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"
@@ -211,9 +211,12 @@ class Client:
         time.sleep(min(wait_s, _LONGEST_WAIT_S) * self._spread.uniform(1.0, 1.25))
 
 
-def _trusting(ca: str) -> ssl.SSLContext:
+def _verify(scheme: str, ca: str | PathLike[str] | None) -> ssl.SSLContext | bool:
+    """Whose certificates are believed. By http none comes: nobody's are, as reading the usual ones takes longer than a call."""
+    if ca is None:
+        return scheme == "https" or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        return ssl.create_default_context(cafile=ca)
+        return ssl.create_default_context(cafile=fspath(ca))
     except OSError as error:  # ssl.SSLError is one
         raise BadSettings(f"want a file of certificates in PEM as ca, got {ca}: {error}") from error
 

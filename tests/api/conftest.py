@@ -14,7 +14,7 @@ from PIL import Image
 from binsight.checkpoint import Heads
 from binsight.counting import Calibration
 from binsight.encoder import Encoder, load_encoder
-from tests.api.servers import Process
+from tests.api.servers import NO_TLS, Process
 from tests.model_folders import make_binsight_folder
 
 HEADS = Heads(16, Calibration("softmax", 5, 2.0, 0.9, 0.8), ("board", "disk", "fan"))
@@ -51,7 +51,7 @@ def process(model: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def http(process: Process) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=process.url, timeout=60) as client:
+    with httpx.Client(base_url=process.url, timeout=60, verify=NO_TLS) as client:
         yield client
 
 

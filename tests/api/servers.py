@@ -28,6 +28,8 @@ from binsight.store import VectorStore
 
 T = TypeVar("T")
 START_S = 60.0
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody; httpx reads all usual authorities for each call and client
+web = httpx.Client(verify=NO_TLS, limits=httpx.Limits(max_keepalive_connections=0))  # for httpx.get and its like, by http
 
 
 class Process:
@@ -38,7 +40,7 @@ class Process:
     ) -> None:
         told = {f"BINSIGHT_{name.upper()}": str(value) for name, value in settings.items()}
         command = [sys.executable, "-W", "error", "-c", "from binsight.cli import main; main()", "serve", "--port", "0"]
-        self._trusted = True if ca is None else ssl.create_default_context(cafile=str(ca))
+        self._trusted = NO_TLS if ca is None else ssl.create_default_context(cafile=str(ca))
         self.lines: list[dict[str, Any]] = []
         self.other: list[str] = []
         self._listening = threading.Event()

@@ -24,7 +24,7 @@ from binsight.settings import Settings
 from binsight.store import open_alias, open_store
 from binsight.wiring import Models
 from tests.api.conftest import picture
-from tests.api.servers import Process
+from tests.api.servers import NO_TLS, Process, web
 from tests.model_folders import make_binsight_folder
 from tests.redis_server import RedisServer, wait_until
 
@@ -69,7 +69,7 @@ class Load:
         self._threads = [threading.Thread(target=self._ask, args=(first,)) for first in range(threads)]
 
     def _ask(self, seed: int) -> None:
-        with httpx.Client(base_url=self._url, timeout=60) as http:
+        with httpx.Client(base_url=self._url, timeout=60, verify=NO_TLS) as http:
             while not self._ended.is_set():
                 seed = (seed + 7) % N
                 answer = http.post("/v1/search", files={"image": picture(seed)}, data={"k": "3"})
@@ -113,7 +113,7 @@ def test_it_follows_there_and_back_under_load_and_every_answer_is_right(
             wait_until(lambda: sum(line["event"] == "moved" for line in process.lines) == 2)
             back = time.monotonic()
             wait_until(lambda: load.found[-1][0] > back + 0.3)
-        assert httpx.get(f"{process.url}/readyz").status_code == 200
+        assert web.get(f"{process.url}/readyz").status_code == 200
     former, latter = answers(encoders[0], place % "one", range(N)), answers(encoders[1], place % "two", range(N))
     assert any(former[seed] != latter[seed] for seed in range(N))
     assert {status for _, _, status, _ in load.found} == {200}
@@ -203,7 +203,7 @@ def test_a_store_that_cannot_be_opened_is_told_and_the_former_answers_on(
         assert run(["store", "alias", live, "two"]) == 0
 
         def told() -> str:
-            answer = httpx.get(f"{process.url}/readyz")
+            answer = web.get(f"{process.url}/readyz")
             return str(answer.json().get("detail", "")) if answer.status_code == 503 else ""
 
         wait_until(lambda: "cannot be opened" in told())
@@ -212,7 +212,7 @@ def test_a_store_that_cannot_be_opened_is_told_and_the_former_answers_on(
             assert client.by_image(picture(3), k=1).matches[0].item.id == "3.png"
             assert client.info().fingerprint == encoders[0].info.fingerprint
         assert run(["store", "alias", live, "one"]) == 0
-        wait_until(lambda: httpx.get(f"{process.url}/readyz").status_code == 200)
+        wait_until(lambda: web.get(f"{process.url}/readyz").status_code == 200)
 
 
 def test_an_alias_that_cannot_be_read_is_told_and_ends_nothing(
@@ -224,11 +224,11 @@ def test_an_alias_that_cannot_be_read_is_told_and_ends_nothing(
     sound = live.read_bytes()
     with Process("--store", live, "--model", model, "--read-only", cache=shared_cache) as process:
         live.write_bytes(b"")
-        wait_until(lambda: httpx.get(f"{process.url}/readyz").status_code == 503)
+        wait_until(lambda: web.get(f"{process.url}/readyz").status_code == 503)
         with Client(process.url) as client:
             assert client.by_image(picture(3), k=1).matches[0].item.id == "3.png"
         live.write_bytes(sound)
-        wait_until(lambda: httpx.get(f"{process.url}/readyz").status_code == 200)
+        wait_until(lambda: web.get(f"{process.url}/readyz").status_code == 200)
 
 
 def test_where_an_alias_is_deleted_no_store_is_made_and_the_former_one_answers(
@@ -242,15 +242,15 @@ def test_where_an_alias_is_deleted_no_store_is_made_and_the_former_one_answers(
             request.getfixturevalue("redis_8").client().delete("binsight:{live}:alias")
         else:
             Path(live).unlink()
-        wait_until(lambda: httpx.get(f"{process.url}/readyz").status_code == 503)
-        assert "names no store any more" in httpx.get(f"{process.url}/readyz").json()["detail"]
+        wait_until(lambda: web.get(f"{process.url}/readyz").status_code == 503)
+        assert "names no store any more" in web.get(f"{process.url}/readyz").json()["detail"]
         with Client(process.url) as client:
             assert client.by_image(picture(3), k=1).matches[0].item.id == "3.png"
         with pytest.raises(NotAStore):
             open_store(live)
         with open_alias(live) as alias:
             alias.point_at("one")
-        wait_until(lambda: httpx.get(f"{process.url}/readyz").status_code == 200)
+        wait_until(lambda: web.get(f"{process.url}/readyz").status_code == 200)
 
 
 def test_vectors_of_another_model_are_refused_where_they_say_so(process: Process, encoder: Encoder, http: httpx.Client) -> None:

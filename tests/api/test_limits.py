@@ -25,7 +25,7 @@ from binsight.store.base import Batch, VectorStore, VerifyReport
 from binsight.store.exact import ExactStore
 from tests.api.conftest import picture
 from tests.api.pressure import forget_peak, memory_mb, request_bytes
-from tests.api.servers import Process, in_process
+from tests.api.servers import Process, in_process, web
 from tests.fakes import MeanColour, mean_colour_encoder
 from tests.hostile import encoded, photo
 from tests.redis_server import wait_until
@@ -236,13 +236,13 @@ def test_a_flood_of_uploads_keeps_within_its_memory_and_others_are_answered(proc
             time.sleep(0.01)
 
     def upload(_: int) -> int:
-        return httpx.post(f"{process.url}/v1/count", files={"image": bytes(4 * MB - 1000)}, timeout=60).status_code
+        return web.post(f"{process.url}/v1/count", files={"image": bytes(4 * MB - 1000)}, timeout=60).status_code
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     with ThreadPoolExecutor(24) as pool:
         uploads = [pool.submit(upload, number) for number in range(48)]
-        others = [httpx.get(f"{process.url}/v1/info", timeout=30).status_code for _ in range(10)]
+        others = [web.get(f"{process.url}/v1/info", timeout=30).status_code for _ in range(10)]
         answered = {one.result() for one in uploads}
     ends.set()
     watcher.join()
@@ -261,7 +261,7 @@ def test_slow_uploads_time_out_and_do_not_hold_up_others(model: Path, shared_cac
         try:
             for one in slow:
                 one.sendall(head("Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 1000") + b"--b\r\n")
-            response = httpx.post(f"{running.url}/v1/count", files={"image": picture(1)}, timeout=20)
+            response = web.post(f"{running.url}/v1/count", files={"image": picture(1)}, timeout=20)
             assert response.status_code == 200
             assert slow[0].recv(100).startswith(b"HTTP/1.1 408 ")
             with socket.create_connection(("127.0.0.1", port), timeout=20) as silent:
@@ -270,6 +270,12 @@ def test_slow_uploads_time_out_and_do_not_hold_up_others(model: Path, shared_cac
         finally:
             for one in slow:
                 one.close()
+
+
+def upload_bytes(url: str) -> float:
+    """How many bytes of uploads a server holds, as its metrics say."""
+    told = web.get(f"{url}/metrics").text
+    return float(told.split('binsight_queue_depth{queue="upload_bytes"} ')[1].split("\n")[0])
 
 
 def test_large_uploads_that_stall_give_their_places_back(model: Path, shared_cache: Path, tmp_path: Path) -> None:
@@ -284,13 +290,12 @@ def test_large_uploads_that_stall_give_their_places_back(model: Path, shared_cac
         try:
             for one in slow:
                 one.sendall(begin + start + bytes(2**22 - 1000))
-            wait_until(
-                lambda: httpx.post(f"{running.url}/v1/count", files={"image": picture(1)}).status_code == 503, timeout_s=5
-            )
+            wait_until(lambda: upload_bytes(running.url) >= 2 * (2**22 - 1000))  # else a picture that comes now keeps one out
+            assert web.post(f"{running.url}/v1/count", files={"image": picture(1)}).status_code == 503
             slow[0].sendall(b"a crumb")
             began = time.perf_counter()
             wait_until(
-                lambda: httpx.post(f"{running.url}/v1/count", files={"image": picture(1)}).status_code == 200, timeout_s=30
+                lambda: web.post(f"{running.url}/v1/count", files={"image": picture(1)}).status_code == 200, timeout_s=30
             )
             assert time.perf_counter() - began < 20
             for one in slow:
@@ -309,9 +314,9 @@ def test_clients_that_do_not_read_large_answers_hold_little_and_not_for_long(
         port, pid = httpx.URL(running.url).port or 0, running.process.pid
         items = [{"id": str(n), "vector": unit, "metadata": {"text": "x" * 60_000}} for n in range(100)]
         for some in (items, [{**item, "id": f"more {item['id']}"} for item in items]):
-            httpx.post(f"{running.url}/v1/items:batch", json={"items": some}, timeout=30).raise_for_status()
+            web.post(f"{running.url}/v1/items:batch", json={"items": some}, timeout=30).raise_for_status()
         body = json.dumps({"vector": unit, "k": 200}).encode()
-        whole = httpx.post(f"{running.url}/v1/search", content=body, headers={"content-type": "application/json"}, timeout=30)
+        whole = web.post(f"{running.url}/v1/search", content=body, headers={"content-type": "application/json"}, timeout=30)
         assert len(whole.json()["matches"]) == 200
         before = memory_mb(pid)
         forget_peak(pid)
@@ -320,7 +325,7 @@ def test_clients_that_do_not_read_large_answers_hold_little_and_not_for_long(
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             one.sendall(request_bytes("POST", "/v1/search", body, "application/json"))
         time.sleep(2.5)
-        assert httpx.get(f"{running.url}/v1/items/1", timeout=20).status_code == 200
+        assert web.get(f"{running.url}/v1/items/1", timeout=20).status_code == 200
         assert memory_mb(pid, "VmHWM") < before + 256
         wait_until(lambda: memory_mb(pid) < before + 32, timeout_s=15)
         for one in slow:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.api.pressure import forget_peak, memory_mb
-from tests.api.servers import Process
+from tests.api.servers import NO_TLS, Process
 from tests.hostile import bombs, malformed, mutations, odd, seeds
 
 ROUTES = ("/v1/count", "/v1/search", "/v1/inspect", "/v1/items/odd", "/v1/items:batch")
@@ -100,7 +100,7 @@ def test_every_picture_through_every_route(model: Path, shared_cache: Path, tmp_
     """The largest too, and 20,000 damaged ones; the server is the same afterwards."""
     with (
         Process("--store", tmp_path / "s.store", "--model", model, cache=shared_cache) as running,
-        httpx.Client(base_url=running.url, timeout=60) as http,
+        httpx.Client(base_url=running.url, timeout=60, verify=NO_TLS) as http,
     ):
         answers(http, in_turn(one.data for one in odd().values()))
         before = memory_mb(running.process.pid)

@@ -12,7 +12,7 @@ import pytest
 
 from binsight.encoder import load_encoder
 from tests.api.pressure import Felt, Flood, felt, forget_peak, form_request, memory_mb, request_bytes
-from tests.api.servers import Process
+from tests.api.servers import Process, web
 from tests.hostile import encoded, photo
 
 MB = 2**20
@@ -45,10 +45,10 @@ class Served:
     def __init__(self, running: Process, folder: Path) -> None:
         self.running, self.folder = running, folder
         self.port, self.pid = httpx.URL(running.url).port or 0, running.process.pid
-        dim = httpx.get(f"{running.url}/v1/info").json()["dim"]
+        dim = web.get(f"{running.url}/v1/info").json()["dim"]
         rows = np.random.default_rng(0).standard_normal((200, dim)).tolist()
         items = [{"id": str(n), "vector": row} for n, row in enumerate(rows)]
-        httpx.post(f"{running.url}/v1/items:batch", json={"items": items}, timeout=30).raise_for_status()
+        web.post(f"{running.url}/v1/items:batch", json={"items": items}, timeout=30).raise_for_status()
         self.vector = self.file("vector", request_bytes("POST", "/v1/search", json.dumps({"vector": rows[0]}).encode(), JSON))
         self.photo = self.file("photo", form_request("/v1/search", encoded(photo(480, 640), "JPEG")))
         felt(self.port, self.photo, 3)

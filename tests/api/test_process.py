@@ -16,7 +16,7 @@ import pytest
 from binsight.cli import run
 from binsight.store import open_store
 from tests.api.conftest import picture
-from tests.api.servers import Process
+from tests.api.servers import NO_TLS, Process, web
 from tests.redis_server import redis_server
 
 UNIT = [1.0] + [0.0] * 15
@@ -28,7 +28,7 @@ def end_under_load(store: str | Path, model: Path, cache: Path, *, name: str, dr
     with Process("--store", store, "--model", model, cache=cache, api_drain_s=drain_s) as running:
 
         def write(client_number: int) -> None:
-            with httpx.Client(base_url=running.url, timeout=30) as http:
+            with httpx.Client(base_url=running.url, timeout=30, verify=NO_TLS) as http:
                 for n in range(10_000):
                     item_id = f"{name}/{client_number}/{n}"
                     try:
@@ -72,7 +72,7 @@ def ready_status(url: str) -> int:
     """What /readyz says once the signal has arrived; it stays so until the port is closed."""
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
-        status = httpx.get(f"{url}/readyz", timeout=5).status_code
+        status = web.get(f"{url}/readyz", timeout=5).status_code
         if status != 200:
             return status
     return 200
@@ -80,7 +80,7 @@ def ready_status(url: str) -> int:
 
 def test_no_torch_is_imported_when_the_export_is_cached(model: Path, shared_cache: Path, tmp_path: Path) -> None:
     with Process("--store", tmp_path / "s.store", "--model", model, cache=shared_cache) as running:
-        assert httpx.post(f"{running.url}/v1/count", files={"image": picture(1)}).status_code == 200
+        assert web.post(f"{running.url}/v1/count", files={"image": picture(1)}).status_code == 200
         mapped = Path(f"/proc/{running.process.pid}/maps").read_text()
     assert "openvino" in mapped
     assert "libtorch" not in mapped
@@ -96,13 +96,13 @@ def test_ctrl_c_ends_with_130(model: Path, shared_cache: Path, tmp_path: Path) -
 def test_a_read_only_server_stands_beside_a_writer_and_refuses_writes(
     model: Path, shared_cache: Path, tmp_path: Path, process: Process
 ) -> None:
-    written = httpx.get(f"{process.url}/v1/info").json()["path"]
+    written = web.get(f"{process.url}/v1/info").json()["path"]
     with Process("--store", written, "--model", model, "--read-only", cache=shared_cache) as reader:
-        httpx.put(f"{process.url}/v1/items/seen", json={"vector": UNIT}).raise_for_status()
-        assert httpx.get(f"{reader.url}/v1/items/seen").status_code == 200
+        web.put(f"{process.url}/v1/items/seen", json={"vector": UNIT}).raise_for_status()
+        assert web.get(f"{reader.url}/v1/items/seen").status_code == 200
         for refused in (
-            httpx.put(f"{reader.url}/v1/items/seen", json={"vector": UNIT}),
-            httpx.delete(f"{reader.url}/v1/items/seen"),
+            web.put(f"{reader.url}/v1/items/seen", json={"vector": UNIT}),
+            web.delete(f"{reader.url}/v1/items/seen"),
         ):
             assert refused.status_code == 403
             assert "--read-only" in refused.json()["detail"]
@@ -113,18 +113,18 @@ def test_a_shared_store_that_goes_away_and_comes_back(model: Path, shared_cache:
     with redis_server(tmp_path / "redis") as redis:
         arguments = ("--store", redis.url("served"), "--model", model)
         with Process(*arguments, cache=shared_cache) as first, Process(*arguments, cache=shared_cache) as second:
-            httpx.put(f"{first.url}/v1/items/a/1", json={"vector": UNIT, "metadata": {"n": 1}}).raise_for_status()
-            found = httpx.post(f"{second.url}/v1/search", json={"vector": UNIT}).json()
+            web.put(f"{first.url}/v1/items/a/1", json={"vector": UNIT, "metadata": {"n": 1}}).raise_for_status()
+            found = web.post(f"{second.url}/v1/search", json={"vector": UNIT}).json()
             assert [match["id"] for match in found["matches"]] == ["a/1"]
-            assert httpx.post(f"{second.url}/v1/search", files={"image": picture(1)}).json()["matches"][0]["id"] == "a/1"
+            assert web.post(f"{second.url}/v1/search", files={"image": picture(1)}).json()["matches"][0]["id"] == "a/1"
             redis.end()
             for path in ("readyz", "v1/info", "v1/items/a/1"):
-                gone = httpx.get(f"{second.url}/{path}", timeout=30)
+                gone = web.get(f"{second.url}/{path}", timeout=30)
                 assert (gone.status_code, gone.headers["retry-after"]) == (503, "1"), gone.text
-            assert httpx.get(f"{second.url}/healthz").status_code == 200
+            assert web.get(f"{second.url}/healthz").status_code == 200
             redis.start()
             second.wait_ready()
-            assert httpx.get(f"{second.url}/v1/items/a/1").json()["metadata"] == {"n": 1}
+            assert web.get(f"{second.url}/v1/items/a/1").json()["metadata"] == {"n": 1}
 
 
 def fails(arguments: list[str | Path], capfd: pytest.CaptureFixture[str], code: int) -> str:
@@ -148,7 +148,7 @@ def test_what_prevents_a_start_is_one_line_and_an_exit_code(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert "choose another with --port" in fails(["--store", store, "--port", str(port)], capfd, 3)
-    written = httpx.get(f"{process.url}/v1/info").json()["path"]
+    written = web.get(f"{process.url}/v1/info").json()["path"]
     for arguments, code, reason in (
         (["--store", store], 2, "needs --model"),
         (["--store", store, "--read-only"], 2, ""),
@@ -169,7 +169,7 @@ def test_who_finds_the_store_of_a_server_locked_is_told_its_address(
     process: Process, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.png").write_bytes(picture(1))
-    written = httpx.get(f"{process.url}/v1/info").json()["path"]
+    written = web.get(f"{process.url}/v1/info").json()["path"]
     assert run(["index", str(tmp_path), "--store", written]) == 3
     told = (
         f"{written} is being written by process {process.process.pid}, a server at {process.url}; send it what is to be written"
@@ -197,7 +197,7 @@ def answer_while_starting(url: str) -> httpx.Response:
     deadline = time.monotonic() + 60
     while True:
         try:
-            return httpx.get(url, timeout=30)
+            return web.get(url, timeout=30)
         except httpx.ConnectError:
             assert time.monotonic() < deadline
             time.sleep(0.01)

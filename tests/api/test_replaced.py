@@ -13,7 +13,7 @@ from binsight.records import Item
 from binsight.search import Searcher
 from binsight.store import open_store
 from tests.api.conftest import picture
-from tests.api.servers import Process
+from tests.api.servers import Process, web
 
 
 @pytest.mark.parametrize("options", [(), ("--read-only",)])
@@ -27,19 +27,19 @@ def test_a_server_whose_store_was_replaced_answers_503_with_the_reason(
     with Process("--store", folder, "--model", model, *options, cache=shared_cache) as server:
 
         def ask() -> httpx.Response:
-            return httpx.post(f"{server.url}/v1/search", files={"image": picture(1)}, data={"k": "1"})
+            return web.post(f"{server.url}/v1/search", files={"image": picture(1)}, data={"k": "1"})
 
         assert ask().json()["matches"][0]["id"] == "parts.store"
         shutil.rmtree(folder)
         other.rename(folder)
-        answers = [ask(), httpx.get(f"{server.url}/v1/items/other.store")]
+        answers = [ask(), web.get(f"{server.url}/v1/items/other.store")]
         if not options:
-            answers.append(httpx.put(f"{server.url}/v1/items/new", files={"image": picture(2)}))
+            answers.append(web.put(f"{server.url}/v1/items/new", files={"image": picture(2)}))
         for answer in answers:
             assert (answer.status_code, answer.json()["type"]) == (503, "urn:binsight:StoreDamaged")
             assert "was replaced" in answer.json()["detail"]
             assert "start its server again" in answer.json()["detail"]
-        ready = httpx.get(f"{server.url}/readyz")
+        ready = web.get(f"{server.url}/readyz")
         assert ready.status_code == 503
         assert "was replaced" in ready.text
         server.terminate()

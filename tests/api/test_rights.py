@@ -17,7 +17,7 @@ from binsight.cli import run
 from binsight.errors import AccessDenied, BadSettings, ServerUnreachable
 from binsight.records import Item
 from tests.api.conftest import picture
-from tests.api.servers import Process
+from tests.api.servers import Process, web
 from tests.certificates import Certificates, make_certificates
 from tests.redis_server import RedisServer, free_port, redis_server
 
@@ -75,7 +75,7 @@ def test_the_client_speaks_tls_with_an_authority_of_its_own(
     with pytest.raises(BadSettings, match="a file of certificates"):
         binsight.Client(url, ca="nowhere.pem")
     with pytest.raises(httpx.TransportError):
-        httpx.get(url.replace("https", "http"))
+        web.get(url.replace("https", "http"))
 
 
 def test_keys_scopes_and_rates_are_kept(guarded: tuple[RedisServer, int, Process], certificates: Certificates) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import httpx
 import pytest
 
-from tests.api.servers import Process
+from tests.api.servers import NO_TLS, Process
 from tests.redis_server import RedisServer, redis_server, wait_until
 
 UNIT = [1.0] + [0.0] * 15
@@ -54,7 +54,7 @@ class Load:
         return response
 
     def _write(self, number: int) -> None:
-        with httpx.Client(base_url=self.url, timeout=60) as http:
+        with httpx.Client(base_url=self.url, timeout=60, verify=NO_TLS) as http:
             for n in range(10**9):
                 if self._ends.is_set():
                     return
@@ -66,7 +66,7 @@ class Load:
 
     def _read(self, number: int) -> None:
         rng = random.Random(number)
-        with httpx.Client(base_url=self.url, timeout=60) as http:
+        with httpx.Client(base_url=self.url, timeout=60, verify=NO_TLS) as http:
             while not self._ends.is_set():
                 known = list(self.acknowledged.items())
                 if not known or rng.random() < 0.2:
@@ -102,7 +102,7 @@ def served(model: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFac
     with (
         redis_server(tmp_path_factory.mktemp("shared") / "redis") as redis,
         Process("--store", redis.url("served"), "--model", model, cache=shared_cache) as running,
-        httpx.Client(base_url=running.url, timeout=60) as http,
+        httpx.Client(base_url=running.url, timeout=60, verify=NO_TLS) as http,
     ):
         yield redis, running, http
 
@@ -164,7 +164,7 @@ def test_what_was_refused_while_the_store_was_gone_is_not_done_later(
         url = redis.url(retry_s=retry_s)
         with (
             Process("--store", url, "--model", model, cache=shared_cache) as running,
-            httpx.Client(base_url=running.url, timeout=60) as http,
+            httpx.Client(base_url=running.url, timeout=60, verify=NO_TLS) as http,
             ThreadPoolExecutor(8) as pool,
         ):
             ids = "abcdefgh"

@@ -15,6 +15,7 @@ import pytest
 
 from binsight.ingest import ingest, list_sources
 from binsight.store import open_store
+from tests.api.servers import web
 from tests.conftest import ROOT
 from tests.count_fakes import STEP, counting_encoder
 from tests.fakes import paint
@@ -73,7 +74,7 @@ def wait_for(url: str, within_s: float = 60) -> None:
     deadline = time.monotonic() + within_s
     while True:
         try:
-            httpx.get(url, timeout=10)
+            web.get(url, timeout=10)
             return
         except httpx.TransportError:
             assert time.monotonic() < deadline, url

@@ -11,14 +11,13 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-import httpx
 import pytest
 
 from binsight.app.run import Source, make_server, open_backend
 from binsight.cli import run
 from binsight.errors import MissingExtra
 from binsight.settings import Settings
-from tests.api.servers import Process
+from tests.api.servers import Process, web
 from tests.app.processes import started
 from tests.conftest import ROOT
 from tests.fakes import paint
@@ -55,14 +54,14 @@ def test_it_shows_a_store_until_it_is_told_to_end_and_leaves_nothing_behind(
     before = sorted(store.parent.rglob("*"))
     told = {"TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
     with started(*commands[0], "--min-score", "0.4", cache=shared_cache, told=told) as (process, url, errors):
-        assert "binsight" in httpx.get(url, timeout=60).text
-        shown = [one["props"] for one in httpx.get(f"{url}/config", timeout=60).json()["components"]]
+        assert "binsight" in web.get(url, timeout=60).text
+        shown = [one["props"] for one in web.get(f"{url}/config", timeout=60).json()["components"]]
         assert [one["value"] for one in shown if one.get("elem_id") == "find-cut-off"] == [0.4]
         assert list(tmp_path.iterdir())
         before_s = cpu_s(process.pid)
         time.sleep(2)
         assert cpu_s(process.pid) - before_s < 0.1  # nobody asks; with Gradio's own settings 0.16 and more
-        with httpx.stream("GET", f"{url}/gradio_api/heartbeat/abc", timeout=20) as page:
+        with web.stream("GET", f"{url}/gradio_api/heartbeat/abc", timeout=20) as page:
             heard = page.iter_lines()
             assert next(heard) == "data: ALIVE"
             process.send_signal(signal.SIGTERM)  # an open page holds nothing up
@@ -78,7 +77,7 @@ def test_it_shows_what_a_server_holds(store: Path, shared_cache: Path, commands:
         here = [api.url if word == "http://127.0.0.1:8000" else word for word in commands[1]]
         assert api.url in here
         with started(*here, cache=shared_cache, program=ROOT / "gradio_app.py") as (process, url, _):
-            assert "binsight" in httpx.get(url, timeout=60).text
+            assert "binsight" in web.get(url, timeout=60).text
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 130
 

@@ -9,13 +9,14 @@ import httpx
 import pytest
 
 from binsight.app.attempts import BURST
+from tests.api.servers import NO_TLS
 from tests.app.conftest import shown
 from tests.fakes import paint
 
 
 @pytest.fixture
 def http(url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, timeout=30) as client:
+    with httpx.Client(base_url=url, timeout=30, verify=NO_TLS) as client:
         yield client
 
 
@@ -75,7 +76,7 @@ def test_calls_of_other_names_are_refused_without_a_password(http: httpx.Client)
 
 
 def test_with_a_password_nothing_is_shown_before_it_is_given(stock: Path, tmp_path: Path) -> None:
-    with shown(stock / "parts.store", "open sesame") as url, httpx.Client(base_url=url, timeout=30) as client:
+    with shown(stock / "parts.store", "open sesame") as url, httpx.Client(base_url=url, timeout=30, verify=NO_TLS) as client:
         assert client.get("/config").status_code == 401
         assert upload(client, paint(tmp_path / "a.png", (1, 2, 3))).status_code == 401
         page = client.get("/")
