@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mapie.classification import SplitConformalClassifier
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
@@ -198,6 +197,8 @@ class Known(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
 
 def against_mapie(score: str) -> tuple[float, float, float, float]:
     """Coverage and mean width of our intervals, then coverage and mean span of the sets MAPIE makes with one of its scores."""
+    from mapie.classification import SplitConformalClassifier  # late: each process that runs tests would load it
+
     logits, counts = simulated(2_000, seed=4)
     unseen, unseen_counts = simulated(6_000, seed=5)
     calibration = fit_calibration(logits, counts, kind="softmax", max_count=MAX_COUNT)

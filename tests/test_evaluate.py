@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from sklearn import metrics as sk
-from torchmetrics.classification import BinaryCalibrationError
 
 from binsight import evaluate, evaluate_count, evaluate_retrieval, vectors
 from binsight.errors import BadSettings
@@ -66,6 +64,8 @@ def test_top_1_of_equal_probabilities_is_the_first_class_as_argmax_says() -> Non
 
 
 def test_calibration_error_is_torchmetrics() -> None:
+    from torchmetrics.classification import BinaryCalibrationError  # late: each process that runs tests would load it
+
     confidence = generator().random(2_000)
     right = generator(1).random(2_000) < confidence**2
     reference = BinaryCalibrationError(n_bins=15, norm="l1")(
@@ -276,6 +276,8 @@ def cloud(n: int, classes: int, seed: int = 0) -> tuple[vectors.Vectors, NDArray
 
 
 def test_recall_and_map_are_pytorch_metric_learnings() -> None:
+    from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator  # late, as above
+
     rows, labels = cloud(600, 12)
     found = retrieval_figures(rows, same_label(labels.tolist()))
     reference = AccuracyCalculator(include=("precision_at_1", "mean_average_precision_at_r"), k="max_bin_count").get_accuracy(

@@ -2,7 +2,6 @@ r"""The filter language, through the Python predicate and through SQLite."""
 
 from __future__ import annotations
 
-import doctest
 import json
 import pickle
 import sqlite3
@@ -300,10 +299,6 @@ def test_a_tuple_is_a_list_since_json_stores_it_so() -> None:
     row = {"a": (1, "x")}
     assert by_sqlite(Filter('a has "x"'), [row]) == [1]
     assert Filter('a has "x"').matches(row)
-
-
-def test_the_doctest_of_filter_runs() -> None:
-    assert doctest.testmod(filters) == doctest.TestResults(failed=0, attempted=3)
 
 
 # Wrong filters
