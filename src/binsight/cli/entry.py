@@ -7,14 +7,17 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import cache
 from typing import TextIO
 
 import typer
+from typer.main import get_command
 
 from binsight.errors import BinsightError, CannotBeDone, WrongUse
 
 OUR_BUG = 70
 INTERRUPTED = 130
+_BUILT = cache(get_command)  # once a program: to read all commands' signatures takes as long as a short command
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EBADF)
 
 
@@ -22,7 +25,7 @@ def run_app(app: typer.Typer, name: str, arguments: Sequence[str] | None = None)
     """Run one command line (sys.argv by default) of a program and return its exit code."""
     _open_closed_streams()
     try:
-        code = app(args=list(arguments) if arguments is not None else None, prog_name=name, standalone_mode=False)
+        code = _BUILT(app)(args=list(arguments) if arguments is not None else None, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED:  # how typer ends on Ctrl-C
             return _say(name, "interrupted", INTERRUPTED)
