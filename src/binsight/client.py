@@ -9,7 +9,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from os import PathLike, fspath
+from os import PathLike, environ, fspath
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar, final
 from urllib.parse import quote, urlsplit
@@ -85,7 +85,7 @@ class Client:
         self.url = url.rstrip("/")
         self._retries = retries
         self._spread = random.Random()  # noqa: S311, so that clients refused together do not come again together
-        self._http = httpx.Client(headers=headers, timeout=timeout_s, verify=_verify(parts.scheme, ca))
+        self._http = httpx.Client(headers=headers, timeout=timeout_s, verify=_trusted(parts.scheme, ca))
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"
@@ -211,14 +211,16 @@ class Client:
         time.sleep(min(wait_s, _LONGEST_WAIT_S) * self._spread.uniform(1.0, 1.25))
 
 
-def _verify(scheme: str, ca: str | PathLike[str] | None) -> ssl.SSLContext | bool:
+def _trusted(scheme: str, ca: str | PathLike[str] | None) -> ssl.SSLContext:
     """Whose certificates are believed. By http none comes: nobody's are, as reading the usual ones takes longer than a call."""
-    if ca is None:
-        return scheme == "https" or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    file = fspath(ca) if ca is not None else environ.get("SSL_CERT_FILE")
     try:
-        return ssl.create_default_context(cafile=fspath(ca))
+        if ca is not None:
+            return ssl.create_default_context(cafile=file)
+        return httpx.create_ssl_context() if scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     except OSError as error:  # ssl.SSLError is one
-        raise BadSettings(f"want a file of certificates in PEM as ca, got {ca}: {error}") from error
+        told_by = "ca" if ca is not None else "SSL_CERT_FILE"
+        raise BadSettings(f"want a file of certificates in PEM as {told_by}, got {file}: {error}") from error
 
 
 def _document_of(response: httpx.Response) -> Any:  # JSON

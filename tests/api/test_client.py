@@ -123,6 +123,15 @@ def test_errors_are_those_of_the_library(client: Client, tmp_path: Path) -> None
             Client(url)
 
 
+def test_certificates_are_read_where_one_can_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read the usual ones takes longer than a call; that they cannot be read is told at the door."""
+    missing = str(tmp_path / "none.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", missing)
+    Client("http://127.0.0.1").close()
+    with pytest.raises(BadSettings, match=f"certificates in PEM as SSL_CERT_FILE, got {missing}: .*No such file"):
+        Client("https://127.0.0.1")
+
+
 @contextmanager
 def answering(*answers: tuple[int, dict[str, str], bytes] | None) -> Iterator[tuple[str, list[float]]]:
     """A server that gives these answers in turn, None for a connection that breaks; and when it was asked."""
