@@ -88,16 +88,23 @@ def test_a_slow_store_holds_up_the_decoders(tmp_path: Path) -> None:
 
 
 def test_patience_ends_with_its_limit_and_counts_what_it_waited() -> None:
-    patience, tries = Patience(0.35), []
+    limit_s, pauses = 0.75, [0.1, 0.2, 0.4, 0.8]
+    patience, tries = Patience(limit_s), []
 
     def away() -> None:
-        tries.append(1)
+        tries.append(time.perf_counter())
         raise StoreUnavailable("away")
 
+    began = time.perf_counter()
     with pytest.raises(StoreUnavailable):
         patience.call(away)
-    assert len(tries) == 3  # at 0, 0.1 and 0.3 s; the next would be at 0.7 s
-    assert 0.3 <= patience.waited_s < 0.6
+    ended = time.perf_counter()
+    assert 2 <= len(tries) <= 4  # at 0, 0.1, 0.3 and 0.7 s; on a busy machine later, and fewer
+    for before, after, pause in zip(tries, tries[1:], pauses, strict=False):
+        assert after - before >= 0.99 * pause
+        assert before - tries[0] + pause <= limit_s
+    assert ended - began + pauses[len(tries) - 1] > limit_s
+    assert tries[-1] - tries[0] <= patience.waited_s <= ended - began
 
 
 def test_patience_that_is_not_needed_costs_nothing() -> None:

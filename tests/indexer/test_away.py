@@ -96,10 +96,10 @@ def test_a_job_waits_while_its_store_takes_no_writes_also_to_prune(
     job = ["run", str(photos[0].parent), "--store", redis_8.url(), "--model", MODEL, "--prune", "--json"]
     with open_store(redis_8.url(), create=load_encoder(MODEL).info) as other:
         for indexed, pruned in ((3, 0), (0, 1)):
-            other.hold_writes("it moves", for_s=1.5)
+            other.hold_writes("it moves", for_s=60)
             assert run([*job, "--wait-s", "0"]) == 3
             assert "takes no writes now: it moves" in capsys.readouterr().err
-            other.hold_writes("it moves", for_s=1.5)
+            other.hold_writes("it moves", for_s=2)
             assert run([*job, "--wait-s", "30"]) == 0
             report = json.loads(capsys.readouterr().out)
             assert (report["indexed"], report["pruned"]) == (indexed, pruned)

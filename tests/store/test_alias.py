@@ -198,12 +198,12 @@ def test_held_writes_are_refused_in_every_handle_until_they_are_released_or_time
     url = redis_8.url(partitions=3)
     with open_store(url, create=INFO) as store, open_store(url) as other:
         store.upsert([Item("a")], rows_of(1))
-        store.hold_writes("it moves", for_s=0.3)
+        store.hold_writes("it moves", for_s=1)
         for write in (lambda: other.upsert([Item("b")], rows_of(1)), lambda: other.delete(["a"])):
             with pytest.raises(StoreHeld, match="takes no writes now: it moves"):
                 write()
         assert other.query(rows_of(1))[0][0].item.id == "a"
-        time.sleep(0.35)
+        time.sleep(1.05)
         other.upsert([Item("b")], rows_of(1))
         store.hold_writes("a moment", for_s=60)
         with pytest.raises(StoreHeld, match="a moment"):
