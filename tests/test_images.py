@@ -141,12 +141,12 @@ def test_a_refusal_says_what_was_wrong(name: str, clause: str) -> None:
 
 def test_bombs_are_refused_within_50_ms() -> None:
     def took_s(data: bytes) -> float:
-        start = time.thread_time()  # other work on the machine is not the reader's
+        start = time.perf_counter()
         with pytest.raises(BadImage):
             load(data)
-        return time.thread_time() - start
+        return time.perf_counter() - start
 
-    bombs = hostile.bombs().items()
+    bombs = hostile.bombs().items()  # the best of ten: other work on the machine is not the reader's
     assert [name for name, data in bombs if not any(took_s(data) <= 0.050 for _ in range(10))] == []
 
 

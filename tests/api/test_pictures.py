@@ -84,8 +84,8 @@ def test_bombs_cost_neither_time_nor_memory(http: httpx.Client, process: Process
     before = memory_mb(process.process.pid)
     forget_peak(process.process.pid)
     for name, data in small:
-        more_s = (took_s(http, data) - took_s(http, b"junk" + bytes(len(data) - 4)) for _ in range(40))
-        assert any(one_s < 0.05 for one_s in more_s), name  # where the machine is busy, not at once
+        more_s = (took_s(http, data) - took_s(http, b"junk" + bytes(len(data) - 4)) for _ in range(10))
+        assert any(one_s < 0.05 for one_s in more_s), name  # on a busy host, not at once
     assert memory_mb(process.process.pid, "VmHWM") - before < 32
 
 

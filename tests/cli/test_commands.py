@@ -254,13 +254,10 @@ def test_a_store_that_is_being_written_is_refused_at_once_with_the_pid(shell: Sh
             assert owner.stdout is not None
             assert owner.stdout.readline() == b"open\n"
             assert shell("search", parts / "red/0.png", "--store", store).code == 0  # what is imported is not timed
-            took_s = []
-            for _ in range(3):
-                started = time.perf_counter()
-                line = shell.fails("index", parts, "--store", store, code=3)
-                took_s.append(time.perf_counter() - started)
-                assert f"process {owner.pid}" in line
-            assert min(took_s) < 1.0  # of a busy machine
+            started = time.perf_counter()
+            line = shell.fails("index", parts, "--store", store, code=3)
+            assert time.perf_counter() - started < 1.0
+            assert f"process {owner.pid}" in line
         finally:
             owner.kill()
 

@@ -56,14 +56,12 @@ def test_a_second_writer_is_refused_within_a_second_with_the_pid_of_the_first(ch
     store, ready = tmp_path / "t.store", tmp_path / "ready"
     pid = children.start("hold", folder=str(store), ready=str(ready))
     assert wait_for(ready) == str(pid)
-    took_s = []
     for _ in range(3):
         start = time.monotonic()
         told = rf"t\.store is being written by process {pid}; wait for it to end, or open .* --read-only of `binsight serve`"
         with pytest.raises(StoreLocked, match=told):
             open_store(store)
-        took_s.append(time.monotonic() - start)
-    assert min(took_s) < 1.0  # of a busy machine
+        assert time.monotonic() - start < 1.0
     os.kill(pid, signal.SIGKILL)
     children.wait()
     open_store(store).close()
