@@ -140,14 +140,17 @@ def test_a_refusal_says_what_was_wrong(name: str, clause: str) -> None:
 
 
 def test_bombs_are_refused_within_50_ms() -> None:
-    def took_s(data: bytes) -> float:
-        start = time.perf_counter()
-        with pytest.raises(BadImage):
-            load(data)
-        return time.perf_counter() - start
-
-    bombs = hostile.bombs().items()  # the best of ten: other work on the machine is not the reader's
-    assert [name for name, data in bombs if not any(took_s(data) <= 0.050 for _ in range(10))] == []
+    slow = {}
+    for name, data in hostile.bombs().items():
+        times = []
+        for _ in range(10):  # the best of ten: other work on the machine is not the reader's
+            start = time.perf_counter()
+            with pytest.raises(BadImage):
+                load(data)
+            times.append(time.perf_counter() - start)
+        if min(times) > 0.050:
+            slow[name] = min(times)
+    assert slow == {}
 
 
 _MEMORY_OF_BOMBS = """
