@@ -82,14 +82,23 @@ def test_it_shows_what_a_server_holds(store: Path, shared_cache: Path, commands:
             assert process.wait(20) == 130
 
 
-def test_the_screens_load_no_library_of_training(store: Path) -> None:
-    program = (
-        "import sys; from binsight.app.run import Source, open_backend; from binsight.settings import Settings\n"
-        f"open_backend(Source(store={str(store)!r}), Settings.read()); import binsight.app.screens\n"
-        "print([name for name in ('torch', 'timm', 'redis', 'matplotlib') if name in sys.modules])"
-    )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+SHOWN = """
+import sys, tempfile
+from pathlib import Path
+opened = []
+sys.addaudithook(lambda event, told: opened.append(str(told[0])) if event == "open" else None)
+from binsight.app.run import Source, make_server, open_backend
+from binsight.settings import Settings
+with tempfile.TemporaryDirectory() as cache:
+    make_server(open_backend(Source(store=sys.argv[1]), Settings.read()), Path(cache), None, is_local=True)
+print([name for name in ("torch", "timm", "redis", "matplotlib") if name in sys.modules])
+print([name for name in opened if name.endswith(".pyi")], len(opened) > 100)
+"""
+
+
+def test_the_screens_load_no_library_of_training_and_write_no_stubs_of_gradios_source(store: Path) -> None:
+    found = subprocess.run([sys.executable, "-c", SHOWN, store], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines() == ["[]", "[] True"]
 
 
 def test_without_gradio_it_says_what_to_install(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from binsight.app.backend import Backend, Local, Remote
 from binsight.app.followed import FollowedStore
+from binsight.app.loading import load_gradio
 from binsight.app.visitors import Visitors
 from binsight.errors import BadSettings, MissingExtra
 from binsight.listening import is_loopback, listening
@@ -117,7 +118,7 @@ def make_server(
     # Gradio reads its environment when it is imported: no telemetry, no other folder than ours.
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(shown)}
     try:
-        import gradio  # noqa: F401
+        load_gradio()
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise MissingExtra(error.name or "gradio", extra="app") from error
