@@ -479,7 +479,9 @@ def test_an_export_in_the_models_folder_is_taken_unless_it_is_another_models(
     reloaded = network.load(opened)
     monkeypatch.setenv("BINSIGHT_CACHE", str(tmp_path / "cache"))
     place = opened.folder / "openvino"
+    reloaded.requires_grad_(True)  # as one that learns
     made = openvino_export.export_to(place, reloaded, size=(64, 64), fingerprint=opened.identity)
+    assert all(value.requires_grad for value in reloaded.parameters())
     assert made.outputs == {"embedding": 16, "count": 7, "label": 6}
     assert max(made.difference.values()) < 1e-3
     load_encoder(str(opened.folder), device="cpu")

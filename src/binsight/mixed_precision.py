@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -50,16 +50,18 @@ def plan(core: Any, model: Path, mixed: Path, *, size: tuple[int, int]) -> Plan:
 
     wanted = run(model, "f32")
 
-    def cosine(kept: Iterable[str]) -> float:
-        _mark(model, mixed, frozenset(kept))
+    def cosine(kept: frozenset[str]) -> float:
+        _mark(model, mixed, kept)
         try:
             return agreement(run(mixed, "bf16"), wanted)
         except RuntimeError as error:  # OpenVINO does not take every mixture
             _log.info("a mixture of precisions does not compile: %s", error)
             return -1.0
 
-    found = choose(_units(model), cosine)
-    if found != "mixed":
+    found, kept = choose(_units(model), cosine)
+    if found == "mixed":
+        _mark(model, mixed, kept)
+    else:
         mixed.unlink()
     return found
 
@@ -77,28 +79,32 @@ def agreement(said: Sequence[NDArray[np.float32]], wanted: Sequence[NDArray[np.f
     return min(cosines)
 
 
-def choose(units: Sequence[frozenset[str]], cosine: Callable[[Iterable[str]], float]) -> Plan:
-    """Keep the fewest units in float32, from the first on, for which the cosine is enough.
+def choose(units: Sequence[frozenset[str]], cosine: Callable[[frozenset[str]], float]) -> tuple[Plan, frozenset[str]]:
+    """Keep the fewest units in float32, from the first on, for which the cosine is enough. Returns "mixed" with the names of
+    their layers; "bf16" or "fp32" with none.
 
-    cosine: the mean cosine to float32 when the layers of these names are kept in float32; it should grow with them. Where
-    the answer is "mixed", the last call was with the layers to keep.
+    cosine: the mean cosine to float32 when the layers of these names are kept in float32; it should grow with them.
     """
-    pure = cosine(())
+    none: frozenset[str] = frozenset()
+    pure = cosine(none)
     if pure >= LEAST_COSINE:
-        return "bf16"
-    few, many = 1, len(units)
-    if not units or cosine(frozenset().union(*units)) < LEAST_COSINE:
+        return "bf16", none
+    kept = none.union(*units)
+    reached = cosine(kept) if units else pure
+    if reached < LEAST_COSINE:
         _log.info("bfloat16 gives a mean cosine of %.4f to float32, so float32 it is; precision='bf16' insists", pure)
-        return "fp32"
+        return "fp32", none
+    few, many = 1, len(units)
     while few < many:
         middle = (few + many) // 2
-        if cosine(frozenset().union(*units[:middle])) >= LEAST_COSINE:
-            many = middle
+        tried = none.union(*units[:middle])
+        found = cosine(tried)
+        if found >= LEAST_COSINE:
+            many, kept, reached = middle, tried, found
         else:
             few = middle + 1
-    reached = cosine(kept := frozenset().union(*units[:many]))
     _log.info("%d layers stay in float32: mean cosine %.4f rather than %.4f", len(kept), reached, pure)
-    return "mixed"
+    return "mixed", kept
 
 
 def dead_leaves(n: int, size: tuple[int, int]) -> NDArray[np.uint8]:

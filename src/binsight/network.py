@@ -349,6 +349,26 @@ class TupleNet(nn.Module):
         return tuple(said[name] for name in self.names)
 
 
+def traced(network: nn.Module, example: Tensor) -> Any:  # torch.jit.ScriptFunction, untyped
+    """The operations of a network on such pixels, with its weights as constants, for OpenVINO. Call it in `quiet_tracing`.
+
+    It is traced as a function: of a module, torch first describes each part, which takes longer than the rest.
+    """
+    learning = [value for value in network.parameters() if value.requires_grad]  # no constant may
+
+    def answers(pixels: Tensor) -> Any:
+        return network(pixels)
+
+    for value in learning:
+        value.requires_grad_(False)
+    try:
+        # Unchecked: the export is compared with torch, on other pictures.
+        return torch.jit.trace(answers, example, check_trace=False)  # type: ignore[no-untyped-call]
+    finally:
+        for value in learning:
+            value.requires_grad_(True)
+
+
 @contextmanager
 def quiet_tracing() -> Iterator[None]:
     """Ignore what torch says while OpenVINO traces a network.

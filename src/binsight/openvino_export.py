@@ -258,15 +258,15 @@ class _Converted:
 
 
 def _convert(network: BinNet, size: tuple[int, int]) -> _Converted:
-    from binsight.network import TupleNet, answers_of, example_pixels, quiet_tracing  # torch, for the first export only
+    from binsight.network import TupleNet, answers_of, example_pixels, quiet_tracing, traced  # torch, for the first export only
 
     ov, pixels = load_openvino(), example_pixels(size, 3)
     wanted = answers_of(network, pixels)
     named = TupleNet(network).eval()
     try:
         with quiet_tracing():
-            traced = _tracer()(named, example_input=example_pixels(size, 2), trace_kwargs={"check_trace": False})
-            model = ov.convert_model(traced, example_input=example_pixels(size, 2), input=[-1, *size, 3])
+            example = example_pixels(size, 2)
+            model = ov.convert_model(traced(named, example), example_input=example, input=[-1, *size, 3])
         for number, name in enumerate(named.names):
             model.output(number).tensor.set_names({name})
         said = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({0: pixels.numpy()})
@@ -277,11 +277,6 @@ def _convert(network: BinNet, size: tuple[int, int]) -> _Converted:
     if wrong is not None:
         raise NotConverted(wrong)
     return _Converted(model, {name: came[name].shape[1] for name in named.names}, difference)
-
-
-def _tracer() -> Any:  # a class: openvino is untyped
-    """What traces a network for OpenVINO; torch's check, which traces it once more, is left to `differences`."""
-    return importlib.import_module("openvino.frontend.pytorch.ts_decoder").TorchScriptPythonDecoder
 
 
 def _save(converted: _Converted, folder: Path, *, size: tuple[int, int], fingerprint: str) -> None:
