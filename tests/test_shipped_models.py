@@ -60,22 +60,22 @@ def test_the_drawn_one_counts_and_finds_bins_that_it_has_not_seen() -> None:
 
 @pytest.mark.real_data
 def test_it_counts_better_than_any_constant_answer_and_still_knows_parts(data_folder: Path) -> None:
-    """On a third of the test part of its own split, and on a fifth of the PC parts, of which it has seen none."""
+    """On half the test part of its own split, and on a quarter of the PC parts, of which it has seen none."""
     folder = ROOT / "models/bins-mobilenetv2"
     encoder = load_encoder(str(folder))
     bins = open_labelled(str(data_folder / "abid"))
     split = make_split(bins, fractions=(90, 5, 5), seed=1)
     training = json.loads((folder / "config.json").read_text())["training"]
     assert [one["split"]["sizes"] for one in (training["vectors"], *training["counts"])] == [split.sizes] * 3
-    third = replace(split, rows=split.of(TEST)[::3])
-    found = evaluate_counts(Job(encoder, bins, third)).report
+    half = replace(split, rows=split.of(TEST)[::2])
+    found = evaluate_counts(Job(encoder, bins, half)).report
     assert found["accuracy"] > found["constant"]["accuracy"] + 0.08
     assert found["rmse_mean"] < found["constant"]["rmse_mean"] - 0.3
     assert found["all"]["coverage"] >= 0.85
     assert not found["collapse"]["collapsed"]
     parts = open_labelled(str(data_folder / "pc_parts"))
     assert (
-        evaluate_retrieval(Job(encoder, parts, make_split(parts, by="random", fractions=(80, 20)))).report["recall@1"] >= 0.65
+        evaluate_retrieval(Job(encoder, parts, make_split(parts, by="random", fractions=(75, 25)))).report["recall@1"] >= 0.65
     )
 
 
