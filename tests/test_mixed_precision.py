@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_the_search_is_short(needed: int) -> None:
         return 0.9995 if asked[-1] >= needed else 0.99
 
     assert choose(units, cosine) == ("mixed", frozenset(map(str, range(needed))))
-    assert len(asked) <= 7
+    assert len(asked) <= 6
     assert len(set(asked)) == len(asked)
 
 
@@ -68,13 +69,26 @@ def test_units_begin_at_a_depthwise_convolution_and_the_first_at_the_input(tmp_p
         "Result",
     ]
     layers = "".join(f'<layer id="{i}" name="{kind}{i}" type="{kind}"/>' for i, kind in enumerate(kinds))
-    (tmp_path / "m.xml").write_text(f"<net><layers>{layers}</layers></net>")
+    edges = "".join(
+        f'<edge from-layer="{start}" to-layer="{end}"/>' for start, end in itertools.pairwise((0, 1, 2, 3, 5, 6, 7, 8))
+    )
+    net = f"<net><layers>{layers}</layers><edges>{edges}<edge from-layer='4' to-layer='5'/></edges></net>"
+    (tmp_path / "m.xml").write_text(net)
     assert mixed_precision._units(tmp_path / "m.xml") == [
         {"Convolution1", "Clamp2", "GroupConvolution3", "Convolution5"},
         {"GroupConvolution6", "Add7"},
     ]
-    (tmp_path / "m.xml").write_text(f"<net><layers>{layers.replace('Group', '')}</layers></net>")
+    (tmp_path / "m.xml").write_text(net.replace("Group", ""))
     assert mixed_precision._units(tmp_path / "m.xml") == []
+
+
+def test_a_unit_of_networks_side_by_side_holds_what_is_as_far_from_the_input_in_each(tmp_path: Path) -> None:
+    kinds = ["Parameter", "GroupConvolution", "Clamp", "GroupConvolution", "Convolution", "GroupConvolution", "Clamp", "Concat"]
+    edges = ((0, 1), (1, 2), (2, 3), (0, 4), (4, 5), (5, 6), (3, 7), (6, 7))
+    layers = "".join(f'<layer id="{i}" name="{i}" type="{kind}"/>' for i, kind in enumerate(kinds))
+    joined = "".join(f'<edge from-layer="{start}" from-port="0" to-layer="{end}" to-port="0"/>' for start, end in edges)
+    (tmp_path / "m.xml").write_text(f"<net><layers>{layers}</layers><edges>{joined}</edges></net>")
+    assert mixed_precision._units(tmp_path / "m.xml") == [{"1", "2", "4", "5", "6"}, {"3", "7"}]
 
 
 @pytest.mark.parametrize("size", [(224, 224), (5, 3), (31, 97)])

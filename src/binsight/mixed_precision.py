@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -35,25 +36,24 @@ def has_bf16() -> bool:
         return False
 
 
-def plan(core: Any, model: Path, mixed: Path, *, size: tuple[int, int]) -> Plan:  # core: ov.Core, untyped
+def plan(core: Any, model: Path, mixed: Path, *, size: tuple[int, int], exact: Any) -> Plan:  # ov.Core, ov.CompiledModel
     """How an exported network is best run on this CPU; where the answer is "mixed", the file `mixed` is written.
 
-    model: model.xml, with model.bin beside it; both are read by `mixed` too.
+    core: an ov.Core. model: model.xml, with model.bin beside it; both are read by `mixed` too. exact: an ov.CompiledModel of it
+    in float32, of any batch size.
     """
     pixels = dead_leaves(_PICTURES, size)
+    wanted = _answers(exact, pixels)
 
-    def run(xml: Path, precision: str) -> list[NDArray[np.float32]]:
+    def run(xml: Path) -> list[NDArray[np.float32]]:
         network = core.read_model(xml, model.with_suffix(".bin"))
         network.reshape([_PICTURES, *size, 3])
-        said = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": precision})({0: pixels})
-        return [said[place] for place in range(len(network.outputs))]
-
-    wanted = run(model, "f32")
+        return _answers(core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"}), pixels)
 
     def cosine(kept: frozenset[str]) -> float:
         _mark(model, mixed, kept)
         try:
-            return agreement(run(mixed, "bf16"), wanted)
+            return agreement(run(mixed), wanted)
         except RuntimeError as error:  # OpenVINO does not take every mixture
             _log.info("a mixture of precisions does not compile: %s", error)
             return -1.0
@@ -64,6 +64,11 @@ def plan(core: Any, model: Path, mixed: Path, *, size: tuple[int, int]) -> Plan:
     else:
         mixed.unlink()
     return found
+
+
+def _answers(compiled: Any, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:  # ov.CompiledModel
+    said = compiled({0: pixels})
+    return [said[place] for place in range(len(compiled.outputs))]
 
 
 def agreement(said: Sequence[NDArray[np.float32]], wanted: Sequence[NDArray[np.float32]]) -> float:
@@ -89,26 +94,27 @@ def choose(units: Sequence[frozenset[str]], cosine: Callable[[frozenset[str]], f
     pure = cosine(none)
     if pure >= LEAST_COSINE:
         return "bf16", none
-    kept = none.union(*units)
-    reached = cosine(kept) if units else pure
-    if reached < LEAST_COSINE:
-        _log.info("bfloat16 gives a mean cosine of %.4f to float32, so float32 it is; precision='bf16' insists", pure)
-        return "fp32", none
+    enough: tuple[frozenset[str], float] | None = None
     few, many = 1, len(units)
-    while few < many:
+    while few <= many:
         middle = (few + many) // 2
         tried = none.union(*units[:middle])
         found = cosine(tried)
         if found >= LEAST_COSINE:
-            many, kept, reached = middle, tried, found
+            enough, many = (tried, found), middle - 1
         else:
             few = middle + 1
+    if enough is None:
+        _log.info("bfloat16 gives a mean cosine of %.4f to float32, so float32 it is; precision='bf16' insists", pure)
+        return "fp32", none
+    kept, reached = enough
     _log.info("%d layers stay in float32: mean cosine %.4f rather than %.4f", len(kept), reached, pure)
     return "mixed", kept
 
 
+@lru_cache(maxsize=1)  # a process that loads several models draws them once
 def dead_leaves(n: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Dim, pale pictures of discs that hide one another, uint8 (n, h, w, 3), always the same.
+    """Dim, pale pictures of discs that hide one another, uint8 (n, h, w, 3), always the same and not to be written to.
 
     Their edges and sizes are distributed as in photos (Lee, Mumford and Huang 2001), which noise is not. Dim and pale as
     in a bin, since that is where bfloat16 errs most: the error of MobileNetV2 on these is that on photos of bins.
@@ -132,24 +138,32 @@ def dead_leaves(n: int, size: tuple[int, int]) -> NDArray[np.uint8]:
             np.copyto(area, colour * shade[..., None], where=disc[..., None])
         picture += rng.normal(0, 4, picture.shape)
         picture += 0.65 * (picture.mean() - picture) - 0.4 * picture.mean()  # a third of the contrast, 0.6 of the light
-    return np.clip(pictures, 0, 255).astype(np.uint8)
+    drawn = np.clip(pictures, 0, 255).astype(np.uint8)
+    drawn.setflags(write=False)
+    return drawn
 
 
 def _units(model: Path) -> list[frozenset[str]]:
     """Names of layers that are kept or not together, from the input on, in a network with depthwise convolutions.
 
-    Each is a depthwise convolution, the convolution after it, and what lies around them up to the next depthwise one.
+    Each is a depthwise convolution, the convolution after it, and what lies around them up to the next depthwise one. Of
+    networks side by side (`binsight join`) a unit holds what is equally far from the input in all of them.
     """
+    tree = ET.parse(model)  # noqa: S314  # our own export, in topological order
+    inputs: dict[str, list[str]] = {}
+    for edge in tree.iterfind("edges/edge"):
+        inputs.setdefault(edge.get("to-layer", ""), []).append(edge.get("from-layer", ""))
     units: list[set[str]] = [set()]
-    depthwise = 0
-    for layer in _layers(ET.parse(model)):  # noqa: S314  # our own export, in topological order
-        if layer.get("type") == "GroupConvolution":
-            depthwise += 1
-            if depthwise > 1:
-                units.append(set())
+    passed: dict[str, int] = {}  # depthwise convolutions from the input up to a layer, by its id
+    for layer in _layers(tree):
+        id_ = layer.get("id", "")
+        passed[id_] = max((passed[before] for before in inputs.get(id_, ())), default=0)
+        passed[id_] += layer.get("type") == "GroupConvolution"
         if layer.get("type") not in _SILENT:
-            units[-1].add(layer.get("name", ""))
-    return [frozenset(unit) for unit in units] if depthwise else []
+            while len(units) < passed[id_]:
+                units.append(set())
+            units[max(0, passed[id_] - 1)].add(layer.get("name", ""))
+    return [frozenset(unit) for unit in units] if any(passed.values()) else []
 
 
 def _mark(model: Path, marked: Path, kept: frozenset[str]) -> None:

@@ -32,7 +32,7 @@ from binsight.mixed_precision import Plan, has_bf16
 if TYPE_CHECKING:
     from binsight.network import BinNet
 
-VERSION = 3  # of what an export computes; raise it when the graph around the backbone changes
+VERSION = 4  # of what an export computes; raise it when the graph around the backbone or the choice of precisions changes
 MODEL, MIXED, DATA, MANIFEST = "model.xml", "mixed.xml", "model.bin", "manifest.json"
 FOLDER = "openvino"  # in the cache, and in a model folder
 LEAST_COSINE = 0.9999  # of a float32 export to torch, on noise
@@ -253,6 +253,7 @@ class OpenVinoRuntime:
 @dataclass(frozen=True, slots=True)
 class _Converted:
     model: Any  # ov.Model
+    exact: Any  # ov.CompiledModel, in float32
     outputs: dict[str, int]
     difference: dict[str, float]
 
@@ -269,14 +270,15 @@ def _convert(network: BinNet, size: tuple[int, int]) -> _Converted:
             model = ov.convert_model(traced(named, example), example_input=example, input=[-1, *size, 3])
         for number, name in enumerate(named.names):
             model.output(number).tensor.set_names({name})
-        said = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({0: pixels.numpy()})
+        exact = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        said = exact({0: pixels.numpy()})
         came = {name: np.asarray(said[number]) for number, name in enumerate(named.names)}
     except Exception as error:  # whatever a converter raises at a network it does not know
         raise NotConverted(f"{type(error).__name__}: {error}") from error
     difference, wrong = differences({name: wanted[name] for name in named.names}, came)
     if wrong is not None:
         raise NotConverted(wrong)
-    return _Converted(model, {name: came[name].shape[1] for name in named.names}, difference)
+    return _Converted(model, exact, {name: came[name].shape[1] for name in named.names}, difference)
 
 
 def _save(converted: _Converted, folder: Path, *, size: tuple[int, int], fingerprint: str) -> None:
@@ -285,7 +287,9 @@ def _save(converted: _Converted, folder: Path, *, size: tuple[int, int], fingerp
         ov.save_model(converted.model, folder / MODEL, compress_to_fp16=False)  # half width costs up to 0.0004 of cosine
     except RuntimeError as error:  # how it tells of a full disk
         raise OSError(errno.EIO, str(error).strip().rpartition("\n")[2]) from error
-    plan = mixed_precision.plan(openvino_core(), folder / MODEL, folder / MIXED, size=size) if has_bf16() else None
+    plan = None
+    if has_bf16():
+        plan = mixed_precision.plan(openvino_core(), folder / MODEL, folder / MIXED, size=size, exact=converted.exact)
     manifest = {
         "version": VERSION,
         "fingerprint": fingerprint,
