@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 Field: TypeAlias = NDArray[np.float32]
 Relief: TypeAlias = NDArray[np.float32] | NDArray[np.float64] | float
 Bytes: TypeAlias = NDArray[np.uint8]
+Window: TypeAlias = tuple[slice, slice]  # rows, columns
 Colour: TypeAlias = tuple[float, float, float]  # sRGB, 0 … 1
 Quad: TypeAlias = tuple[tuple[float, float], ...]  # four corners: top left, top right, bottom right, bottom left
 
@@ -117,13 +118,15 @@ class Canvas:
         self._height = np.zeros((size_px, size_px), np.float32)
         self._shine = np.zeros((size_px, size_px), np.float32)
 
-    def _inside(self, shape: Field) -> Field:
-        return np.asarray(np.clip(0.5 - shape * np.float32(self.size_px / 2), 0, 1), np.float32)
+    def _inside(self, shape: Field) -> tuple[Window, Field]:
+        """Where a shape is, and how much of each point there it covers."""
+        window = _around(shape < np.float32(1 / self.size_px))  # half a point beyond its edge
+        return window, np.asarray(np.clip(0.5 - shape[window] * np.float32(self.size_px / 2), 0, 1), np.float32)
 
     def add(
         self,
         shape: Field,
-        colour: Colour | Field,
+        colour: Colour,
         *,
         rise: float = 0.08,
         bevel: float = 0.06,
@@ -135,29 +138,34 @@ class Canvas:
         shine: 0 matt … 0.5 glossy, from there on metal … 1 polished.
         level: the height it stands on; by default what lies there.
         """
-        inside = self._inside(shape)
-        depth = np.clip(-shape / np.float32(bevel), 0, 1)
+        window, inside = self._inside(shape)
+        depth = np.clip(-shape[window] / np.float32(bevel), 0, 1)
         profile = np.sqrt(depth * (2 - depth)) * np.float32(rise)
-        ground = self._height if level is None else np.float32(level)
-        self._height += inside * (ground + profile - self._height)
-        self._shine += inside * (np.float32(shine) - self._shine)
-        self._blend(inside, colour)
-        self._cover = np.maximum(self._cover, inside)
+        height, was_shine, cover = self._height[window], self._shine[window], self._cover[window]
+        ground = height if level is None else np.float32(level)
+        height += inside * (ground + profile - height)
+        was_shine += inside * (np.float32(shine) - was_shine)
+        self._blend(window, inside, colour)
+        np.maximum(cover, inside, out=cover)
 
-    def paint(self, shape: Field, colour: Colour | Field, *, shine: float | None = None, strength: float = 1.0) -> None:
+    def paint(self, shape: Field, colour: Colour, *, shine: float | None = None, strength: float = 1.0) -> None:
         """Change the colour, and the shine if given, of what lies there."""
-        inside = self._inside(shape) * np.float32(strength)
-        self._blend(inside, colour)
+        window, inside = self._inside(shape)
+        inside = inside * np.float32(strength)
+        self._blend(window, inside, colour)
         if shine is not None:
-            self._shine += inside * (np.float32(shine) - self._shine)
+            was = self._shine[window]
+            was += inside * (np.float32(shine) - was)
 
     def emboss(self, shape: Field, relief: Relief) -> None:
         """Raise (or, below zero, sink) what lies there by a relief."""
-        self._height += self._inside(shape) * np.asarray(relief, np.float32)
+        window, inside = self._inside(shape)
+        self._height[window] += inside * np.broadcast_to(np.asarray(relief, np.float32), shape.shape)[window]
 
     def cut(self, shape: Field) -> None:
         """Make a hole."""
-        self._cover *= 1 - self._inside(shape)
+        window, inside = self._inside(shape)
+        self._cover[window] *= 1 - inside
 
     def write(self, text: str, at: tuple[float, float], size: float, colour: Colour, degrees: float = 0.0) -> None:
         """Print a text, centred; size is the height of its letters' body."""
@@ -167,10 +175,13 @@ class Canvas:
         ImageDraw.Draw(plate).text((middle[0], middle[1]), text, fill=255, font=font, anchor="mm")
         if degrees:
             plate = plate.rotate(-degrees, Image.Resampling.BICUBIC, center=(middle[0], middle[1]))
-        self._blend(np.asarray(plate, np.float32) / np.float32(255) * self._cover, colour)
+        left, top, right, bottom = plate.getbbox() or (0, 0, 0, 0)
+        window = slice(top, bottom), slice(left, right)
+        self._blend(window, np.asarray(plate, np.float32)[window] / np.float32(255) * self._cover[window], colour)
 
-    def _blend(self, weight: Field, colour: Colour | Field) -> None:
-        self._rgb += weight[..., None] * (np.asarray(colour, np.float32) - self._rgb)
+    def _blend(self, window: Window, weight: Field, colour: Colour) -> None:
+        rgb = self._rgb[window]
+        rgb += weight[..., None] * (np.asarray(colour, np.float32) - rgb)
 
     def sprite(self, *, thickness: float) -> Sprite:
         """What was painted, with creases darkened and normals taken from the heights."""
@@ -195,6 +206,12 @@ class Canvas:
             edge,
             thickness,
         )
+
+
+def _around(points: NDArray[np.bool_]) -> Window:
+    """The smallest window that holds all of the points."""
+    rows, columns = np.flatnonzero(points.any(axis=1)), np.flatnonzero(points.any(axis=0))
+    return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else (slice(0), slice(0))
 
 
 def _bytes(values: Field) -> Bytes:
