@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check torture bench docs redis abid clean
+.PHONY: demo test check torture training bench docs redis abid clean
 
 demo: $(READY)
 	$(BIN)/binsight demo --out demo-out
@@ -22,6 +22,10 @@ check: $(READY)
 
 torture: $(READY)
 	$(BIN)/python -m pytest -m torture --timeout=7200
+
+# The part of torture that trains by several processes; CI runs it after the tests.
+training: $(READY)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m torture --timeout=7200 -n 2 --dist worksteal tests/train
 
 bench: $(READY)
 	$(BIN)/python -m bench

@@ -351,7 +351,8 @@ def test_a_profile_is_written_beside_the_checkpoints(counts: dict[str, Any], tmp
 # ---- many processes
 
 
-@pytest.mark.parametrize("head", ["corn", pytest.param("softmax", marks=pytest.mark.torture)])
+@pytest.mark.torture
+@pytest.mark.parametrize("head", ["corn", "softmax"])
 def test_two_processes_learn_what_one_does(counts: dict[str, Any], tmp_path: Path, head: str) -> None:
     """Also where they do not have as much to learn: of some pictures no count is known, and large ones say more to CORN."""
     manifest = Path(counts["data"]).with_name("some.csv")

@@ -127,6 +127,7 @@ def test_processes_that_begin_at_once_find_no_half_written_folder(tmp_path: Path
             list(pool.map(tune._take_folder, [job] * 8))
 
 
+@pytest.mark.torture
 def test_two_workers_share_a_journal_and_a_killed_ones_trial_is_run_again_by_the_other(root: Path, tmp_path: Path) -> None:
     storage = str(tmp_path / "study.log")
     given = arguments(root, "--trials=3", "--workers=2", storage=storage, out=tmp_path / "out", epochs=16)
