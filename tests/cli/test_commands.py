@@ -378,3 +378,22 @@ def test_names_that_are_no_utf_8_are_json_all_the_same(shell: Shell, parts: Path
 def test_numbers_that_are_none_are_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"a": [math.nan, (math.inf, 1.5)], "b": {"c": -math.inf}})
     assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"a": [None, [None, 1.5]], "b": {"c": None}}
+
+
+@pytest.mark.parametrize(
+    ("options", "others"),
+    [
+        ("--version", ["pydantic", "PIL", "faiss", "binsight.cli.store", "binsight.cli.count"]),
+        ("store info --help", ["pydantic_settings", "PIL", "binsight.encoder", "binsight.cli.replace", "binsight.cli.count"]),
+        ("data split --help", ["openvino", "binsight.encoder", "binsight.evaluation", "binsight.cli.count"]),
+        ("search --help", ["openvino", "binsight.evaluation", "binsight.data.report", "binsight.cli.store"]),
+    ],
+)
+def test_a_command_loads_nothing_of_the_others(options: str, others: list[str]) -> None:
+    program = "import sys\nfrom binsight.cli import run\ncode = run(sys.argv[1:])\nprint(code, *sys.modules)"
+    command = [sys.executable, "-c", program, *options.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    code, *loaded = done.stdout.splitlines()[-1].split()
+    assert code == "0"
+    assert "binsight.cli.main" in loaded
+    assert set(others).isdisjoint(loaded), set(others).intersection(loaded)

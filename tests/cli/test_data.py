@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.models import TyperInfo
 
-from binsight.cli import data, run
+from binsight.cli import run
 from tests.bins import bins, photo, write
 from tests.s3_server import BUCKET, lead_nowhere, lead_to, s3_bucket
 
 # Two shots of each of ten bins: a split at random leaks.
 SHOTS = {f"{2 * i + j:05}": {f"B{i}": i % 3 + 1 + j} for i in range(1, 11) for j in (0, 1)}
-
-
-def _main() -> Any:
-    return sys.modules["binsight.cli.main"]  # the package names its function so, too
-
-
-@pytest.fixture(autouse=True)
-def wired(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The group is there, also while cli/main.py does not have it yet."""
-    groups = _main().app.registered_groups
-    if all(group.name != "data" for group in groups):
-        monkeypatch.setattr(_main().app, "registered_groups", [*groups, TyperInfo(data.app, name="data")])
 
 
 class Result:

@@ -6,7 +6,7 @@ import sys
 
 try:
     from binsight.cli.main import main, run
-except KeyboardInterrupt:  # the imports take half a second, in which nobody else could answer it
+except KeyboardInterrupt:  # the imports take a quarter of a second, in which nobody else could answer it
     sys.stderr.write("binsight: interrupted\n")
     raise SystemExit(130) from None
 

@@ -4,39 +4,45 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated, ClassVar, NoReturn
 
 import typer
 
 from binsight import __version__
-from binsight.cli import app as screens
-from binsight.cli import count, data, demo, evaluate, export, index, join, search, serve, store, train, tune
 from binsight.cli.entry import run_app
 from binsight.cli.menu import Menu
 from binsight.cli.output import log_to_stderr
 
+
+class Verbs(Menu):
+    """All commands, none of which waits for what another one imports."""
+
+    late: ClassVar = {
+        "demo": "binsight.cli.demo:demo",
+        "index": "binsight.cli.index:index",
+        "search": "binsight.cli.search:search",
+        "count": "binsight.cli.count:count",
+        "train": "binsight.cli.train:train",
+        "tune": "binsight.cli.tune:tune",
+        "export": "binsight.cli.export:export",
+        "join": "binsight.cli.join:join",
+        "serve": "binsight.cli.serve:serve",
+        "app": "binsight.cli.app:app",
+        "store": "binsight.cli.store:app",
+        "data": "binsight.cli.data:app",
+        "evaluate": "binsight.cli.evaluate:app",
+    }
+
+
 app = typer.Typer(
     name="binsight",
-    cls=Menu,
+    cls=Verbs,
     help="From a photo of a bin or a part: what it is. Index pictures into a store, search with a picture.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     add_completion=False,
 )
-app.command("demo")(demo.demo)
-app.command("index")(index.index)
-app.command("search")(search.search)
-app.command("count")(count.count)
-app.add_typer(store.app, name="store")
-app.add_typer(data.app, name="data")
-app.command("train")(train.train)
-app.command("tune")(tune.tune)
-app.add_typer(evaluate.app, name="evaluate")
-app.command("export")(export.export)
-app.command("join")(join.join)
-app.command("serve")(serve.serve)
-app.command("app")(screens.app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
 from binsight.cli.menu import Menu
 from binsight.cli.output import print_json, print_table, progress_on_stderr, say, show, told
-from binsight.cli.replace import alias, reembed_store
 from binsight.documents import info_json
 from binsight.records import Item, Metadata, StoreInfo
 from binsight.store import check_kept, open_store
 from binsight.store.copy import copy_items
 
-app = typer.Typer(cls=Menu, help="Look into a store and look after it.", no_args_is_help=True, rich_markup_mode=None)
-app.command("alias")(alias)
-app.command("reembed")(reembed_store)
+
+class Verbs(Menu):
+    """Of these, two know models."""
+
+    late: ClassVar = {"alias": "binsight.cli.replace:alias", "reembed": "binsight.cli.replace:reembed_store"}
+
+
+app = typer.Typer(cls=Verbs, help="Look into a store and look after it.", no_args_is_help=True, rich_markup_mode=None)
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="The store: a folder, faiss:PATH or redis://…")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of items.")]
