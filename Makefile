@@ -23,7 +23,7 @@ check: $(READY)
 torture: $(READY)
 	$(BIN)/python -m pytest -m torture --timeout=7200
 
-# The part of torture that trains by several processes; CI runs it after the tests.
+# The part of torture that trains: by several processes, and killed; CI runs it after the tests.
 training: $(READY)
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m torture --timeout=7200 -n 2 --dist worksteal tests/train
 

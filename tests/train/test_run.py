@@ -120,6 +120,7 @@ train(TrainConfig.checked(json.loads(sys.argv[1])), callbacks=(Kill(),))
 """
 
 
+@pytest.mark.torture
 def test_a_killed_run_ends_as_an_undisturbed_one(counts: dict[str, Any], tmp_path: Path) -> None:
     options: dict[str, Any] = {"epochs": 4, "patience": 9, "warmup": 0.2}  # with mixup, dropout, averaged weights
     whole, killed = settings(counts, tmp_path / "whole", **options), settings(counts, tmp_path / "killed", **options)

@@ -173,6 +173,7 @@ def test_who_only_looks_after_workers_needs_no_torch(root: Path, tmp_path: Path)
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+@pytest.mark.torture
 def test_a_killed_search_goes_on_with_the_trial_it_was_killed_in(root: Path, tmp_path: Path) -> None:
     storage = str(tmp_path / "study.log")
     job = start(root, arguments(root, "--trials=2", storage=storage, out=tmp_path / "out", epochs=500))
