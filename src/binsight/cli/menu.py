@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections import UserDict
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -22,40 +23,22 @@ class Menu(TyperGroup):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = _Commands(self.late, self.commands)
+        self.commands = _Commands({**self.late, **self.commands})
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002, click's classes, which typer keeps to itself
         with formatter.section("Commands"):
             formatter.write_dl([(name, one.get_short_help_str(limit=1000)) for name, one in self.commands.items()])
 
 
-class _Commands(MutableMapping[str, Any]):
-    """Commands by name, some of which are imported when they are first looked at."""
-
-    def __init__(self, late: Mapping[str, str], there: Mapping[str, Any]) -> None:
-        self._late = dict(late)
-        self._there: dict[str, Any] = {**dict.fromkeys(late), **there}
+class _Commands(UserDict[str, Any]):
+    """Commands by name; one that is given as text is imported when it is first looked at."""
 
     def __getitem__(self, name: str) -> Any:
-        if name in self._late:
-            module, _, attribute = self._late[name].partition(":")
-            self._there[name] = _built(name, getattr(import_module(module), attribute))
-            del self._late[name]
-        return self._there[name]
-
-    def __setitem__(self, name: str, command: Any) -> None:
-        self._late.pop(name, None)
-        self._there[name] = command
-
-    def __delitem__(self, name: str) -> None:
-        self._late.pop(name, None)
-        del self._there[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._there)
-
-    def __len__(self) -> int:
-        return len(self._there)
+        found = self.data[name]
+        if isinstance(found, str):
+            module, _, attribute = found.partition(":")
+            found = self.data[name] = _built(name, getattr(import_module(module), attribute))
+        return found
 
 
 def _built(name: str, found: Any) -> Any:  # a function or a Typer → a click command
